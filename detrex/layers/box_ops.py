@@ -1,0 +1,67 @@
+"""Boxes as tensors: conversions and overlaps.
+
+``cxcywh`` is (center x, center y, width, height), ``xyxy`` the two corners. Units don't matter as
+long as they agree.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_area, masks_to_boxes
+
+__all__ = [
+    "box_cxcywh_to_xyxy",
+    "box_iou",
+    "box_xyxy_to_cxcywh",
+    "elementwise_generalized_box_iou",
+    "generalized_box_iou",
+    "masks_to_boxes",
+]
+
+
+def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """``(..., 4)`` centers and sizes to ``(..., 4)`` corners."""
+    center, size = boxes.split(2, -1)
+    return torch.cat((center - size / 2, center + size / 2), -1)
+
+
+def box_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """``(..., 4)`` corners to ``(..., 4)`` centers and sizes."""
+    low, high = boxes.split(2, -1)
+    return torch.cat(((low + high) / 2, high - low), -1)
+
+
+def _intersection_and_hull(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas of the intersection and of the smallest enclosing box, broadcast: ``(...)``."""
+    low1, high1 = boxes1.split(2, -1)
+    low2, high2 = boxes2.split(2, -1)
+    area = lambda low, high: (high - low).clamp(min=0).prod(-1)  # noqa: E731
+    return (
+        area(torch.maximum(low1, low2), torch.minimum(high1, high2)),
+        area(torch.minimum(low1, low2), torch.maximum(high1, high2)),
+    )
+
+
+def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalized IoU of xyxy boxes, broadcast: ``(..., 4), (..., 4) -> (...)`` in [-1, 1].
+
+    Two boxes without any extent give NaN, as does a NaN box: nothing is asserted here, targets are
+    checked once when they are loaded. Source: Rezatofighi et al., 1902.09630.
+    """
+    inter, hull = _intersection_and_hull(boxes1, boxes2)
+    size1, size2 = (b[..., 2:] - b[..., :2] for b in (boxes1, boxes2))
+    union = size1.prod(-1) + size2.prod(-1) - inter
+    return inter / union - (hull - union) / hull
+
+
+def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalized IoU of all pairs of xyxy boxes: ``(N, 4), (M, 4) -> (N, M)`` in [-1, 1]."""
+    return elementwise_generalized_box_iou(boxes1[:, None], boxes2[None])
+
+
+def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and union area of all pairs of xyxy boxes: ``(N, 4), (M, 4) -> (N, M), (N, M)``."""
+    inter, _ = _intersection_and_hull(boxes1[:, None], boxes2[None])
+    union = box_area(boxes1)[:, None] + box_area(boxes2) - inter
+    return inter / union, union

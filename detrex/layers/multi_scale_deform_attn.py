@@ -1,0 +1,187 @@
+"""Multi-scale deformable attention: each query reads a few points of each feature level.
+
+Source: "Deformable DETR", 2010.04159. Letters: ``B`` batch, ``Q`` queries, ``S`` tokens of all
+levels, ``M`` heads, ``D`` channels of a head, ``L`` levels, ``P`` points of a head per level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shapes = Sequence[tuple[int, int]] | Tensor
+
+
+def _shape_list(spatial_shapes: Shapes) -> list[tuple[int, int]]:
+    """Level sizes as integers; a tensor costs one copy to the host."""
+    if isinstance(spatial_shapes, Tensor):
+        spatial_shapes = spatial_shapes.tolist()
+    return [(int(h), int(w)) for h, w in spatial_shapes]
+
+
+def multi_scale_deformable_attn_pytorch(
+    value: Tensor,
+    value_spatial_shapes: Shapes,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Weighted sum of bilinear samples, in plain PyTorch.
+
+    Args:
+        value: ``(B, S, M, D)``, the levels one after another.
+        value_spatial_shapes: ``L`` pairs (height, width).
+        sampling_locations: ``(B, Q, M, L, P, 2)`` as (x, y); 0 and 1 are the borders of the level,
+            beyond them the map is zero.
+        attention_weights: ``(B, Q, M, L, P)``.
+
+    Returns:
+        ``(B, Q, M * D)``.
+    """
+    shapes = _shape_list(value_spatial_shapes)
+    b, _, m, d = value.shape
+    q, p = sampling_locations.shape[1], sampling_locations.shape[4]
+    grids = (2 * sampling_locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # BM L Q P 2
+    weights = attention_weights.permute(0, 2, 3, 1, 4).flatten(0, 1)  # BM L Q P
+    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)
+    out = value.new_zeros(b * m, d, q)
+    for level, (h, w) in enumerate(shapes):
+        sampled = F.grid_sample(
+            levels[level].reshape(b * m, d, h, w),
+            grids[:, level],
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
+        )  # BM D Q P
+        out = out + (sampled * weights[:, level, None]).sum(-1)
+    return out.reshape(b, m * d, q).transpose(1, 2).contiguous()
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Deformable attention with its projections and residual.
+
+    Args:
+        embed_dim: channels ``C`` of queries and values.
+        num_heads: heads; divides ``embed_dim``.
+        num_levels: feature levels.
+        num_points: points of a head in each level.
+        img2col_step: accepted for old configs, without effect.
+        dropout: dropout of the result, before the residual is added.
+        batch_first: whether tensors are ``(B, Q, C)``; otherwise ``(Q, B, C)``.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 4,
+        num_points: int = 4,
+        img2col_step: int = 64,
+        dropout: float = 0.1,
+        batch_first: bool = False,
+    ):
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}.")
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.num_points = num_points
+        self.batch_first = batch_first
+        self.dropout = nn.Dropout(dropout)
+        self.sampling_offsets = nn.Linear(embed_dim, num_heads * num_levels * num_points * 2)
+        self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
+        self.value_proj = nn.Linear(embed_dim, embed_dim)
+        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Each head starts to look into a direction of its own, point i at i cells' distance."""
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack((angle.cos(), angle.sin()), -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.num_points + 1)
+        offsets = direction[:, None, None] * distance[:, None]  # M 1 P 2
+        offsets = offsets.expand(-1, self.num_levels, -1, -1)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        identity: Tensor | None = None,
+        query_pos: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        reference_points: Tensor | None = None,
+        spatial_shapes: Shapes | None = None,
+        level_start_index: Tensor | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Reads ``value`` around the reference points.
+
+        Args:
+            query: ``(B, Q, C)``.
+            key: not used; attention weights come from the query alone.
+            value: ``(B, S, C)``; ``query`` if not given.
+            identity: what the result is added to; ``query`` if not given.
+            query_pos: ``(B, Q, C)``, added to the query.
+            key_padding_mask: ``(B, S)``, True on padding, which then reads as zero.
+            reference_points: ``(B, Q, L, 2)`` points, or ``(B, Q, L, 4)`` boxes as cxcywh, relative
+                to each (padded) level.
+            spatial_shapes: ``L`` pairs (height, width).
+            level_start_index: not used; it follows from ``spatial_shapes``.
+
+        Returns:
+            ``(B, Q, C)``.
+        """
+        if reference_points is None or spatial_shapes is None:
+            raise ValueError("deformable attention needs reference_points and spatial_shapes.")
+        value = query if value is None else value
+        identity = query if identity is None else identity
+        if query_pos is not None:
+            query = query + query_pos
+        if not self.batch_first:
+            query, value = query.transpose(0, 1), value.transpose(0, 1)
+        shapes = _shape_list(spatial_shapes)
+        if sum(h * w for h, w in shapes) != value.shape[1]:
+            raise ValueError(f"{value.shape[1]} tokens don't fill levels of sizes {shapes}.")
+
+        value = self.value_proj(value)
+        if key_padding_mask is not None:
+            value = value.masked_fill(key_padding_mask[..., None], 0.0)
+        value = value.unflatten(-1, (self.num_heads, -1))
+        locations = self._locations(query, reference_points, shapes)
+        levels_points = (self.num_levels, self.num_points)
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        weights = weights.softmax(-1).unflatten(-1, levels_points)
+        out = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+        out = self.output_proj(out)
+        if not self.batch_first:
+            out = out.transpose(0, 1)
+        return self.dropout(out) + identity
+
+    def _locations(
+        self, query: Tensor, reference: Tensor, shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """Where to read: ``(B, Q, M, L, P, 2)`` relative to each level."""
+        split = (self.num_heads, self.num_levels, self.num_points, 2)
+        offsets = self.sampling_offsets(query).unflatten(-1, split)
+        center = reference[:, :, None, :, None, :2]
+        if reference.shape[-1] == 2:  # offsets count cells
+            cells = offsets.new_tensor([(w, h) for h, w in shapes])
+            return center + offsets / cells[:, None]
+        if reference.shape[-1] == 4:  # offsets count half boxes, shared among the points
+            half = reference[:, :, None, :, None, 2:] * 0.5
+            return center + offsets / self.num_points * half
+        raise ValueError(f"reference points have 2 or 4 numbers, not {reference.shape[-1]}.")

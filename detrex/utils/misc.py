@@ -1,0 +1,16 @@
+"""Arithmetic shared by layers and models."""
+
+import torch
+from torch import Tensor
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
+    """The logit of ``x``, finite at 0 and 1.
+
+    Args:
+        x: values of any shape; those outside [0, 1] count as 0 or 1.
+        eps: ``x`` and ``1 - x`` are held at or above this, so the result lies within
+            ``log(eps) .. -log(eps)``. The published models use 1e-3.
+    """
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
