@@ -1,0 +1,186 @@
+"""Seam 1: where the queries of the decoder come from.
+
+Each class maps a :class:`Memory` to :class:`Queries`. Letters: ``B`` batch, ``Q`` queries, ``S``
+tokens, ``C`` channels, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from detrex.layers import get_sine_pos_embed
+
+from .memory import Memory
+from .predictions import Prediction
+
+
+@dataclass
+class Queries:
+    """What the decoder starts with."""
+
+    content: Tensor
+    """``(B, Q, C)``."""
+    anchors: Tensor | None = None
+    """``(B, Q, 2 or 4)``, points or cxcywh boxes in [0, 1], relative to the unpadded image."""
+    pos: Tensor | None = None
+    """``(B, Q, C)``, for models whose positions are learned rather than derived."""
+    mask: Tensor | None = None
+    """``(Q, Q)``, True where self-attention is forbidden."""
+    predictions: list[Prediction] = field(default_factory=list)
+    """What the encoder predicts and is to be trained for (two-stage models)."""
+
+
+class LearnedQueries(nn.Module):
+    """A learned position per query, for DETR and Deformable-DETR.
+
+    Args:
+        num_queries: queries ``Q``.
+        embed_dim: channels ``C``.
+        learned_content: learn the content as well, instead of zeros.
+        anchored: derive a 2-d anchor from the position (Deformable-DETR, 2010.04159).
+    """
+
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        learned_content: bool = False,
+        anchored: bool = False,
+    ):
+        super().__init__()
+        self.pos = nn.Embedding(num_queries, embed_dim)
+        self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
+        self.anchor_head = nn.Linear(embed_dim, 2) if anchored else None
+        if self.anchor_head is not None:
+            nn.init.zeros_(self.anchor_head.bias)
+
+    def forward(self, memory: Memory) -> Queries:
+        pos = self.pos.weight.expand(len(memory.tokens), -1, -1)
+        content = torch.zeros_like(pos)
+        if self.content is not None:
+            content = self.content.weight.expand_as(pos)
+        anchors = None if self.anchor_head is None else self.anchor_head(pos).sigmoid()
+        return Queries(content, anchors, pos)
+
+
+class LearnedAnchors(nn.Module):
+    """A learned anchor box per query, for DAB-DETR (2201.12329) and its relatives.
+
+    Args:
+        num_queries: queries ``Q``.
+        embed_dim: channels ``C``.
+        learned_content: learn the content as well, instead of zeros.
+    """
+
+    def __init__(self, num_queries: int, embed_dim: int, learned_content: bool = True):
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.anchors = nn.Embedding(num_queries, 4)
+        self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
+
+    def forward(self, memory: Memory) -> Queries:
+        anchors = self.anchors.weight.sigmoid().expand(len(memory.tokens), -1, -1)
+        content = anchors.new_zeros(*anchors.shape[:2], self.embed_dim)
+        if self.content is not None:
+            content = self.content.weight.expand_as(content)
+        return Queries(content, anchors)
+
+
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """Rows ``(B, Q)`` of ``(B, S, n)`` -> ``(B, Q, n)``."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+class EncoderProposals(nn.Module):
+    """The encoder's best tokens become anchors: two-stage DAB-Deformable-DETR, DINO.
+
+    Every token predicts a class and a box near itself; the tokens of the highest score are taken.
+
+    Args:
+        num_queries: queries ``Q``; fewer if the image has fewer tokens.
+        embed_dim: channels ``C``.
+        class_embed: ``(..., C) -> (..., K)`` logits.
+        bbox_embed: ``(..., C) -> (..., 4)`` change of the prior box, in logits.
+        learned_content: content is learned per rank (mixed query selection of DINO, 2203.03605),
+            instead of the features of the tokens taken.
+    """
+
+    base_size = 0.05
+    """Side of the prior boxes on the finest level, relative to the image; doubles per level."""
+
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        class_embed: nn.Module,
+        bbox_embed: nn.Module,
+        learned_content: bool = False,
+    ):
+        super().__init__()
+        self.num_queries = num_queries
+        self.output = nn.Linear(embed_dim, embed_dim)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.class_embed = class_embed
+        self.bbox_embed = bbox_embed
+        self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
+
+    def forward(self, memory: Memory) -> Queries:
+        tokens, logits, boxes = self.propose(memory)
+        index = self.best(logits.amax(-1))
+        anchors, tokens = _pick(boxes, index).sigmoid(), _pick(tokens, index)
+        if self.content is None:
+            content = tokens.detach()
+        else:
+            content = self.content.weight[: index.shape[1]].expand_as(tokens)
+        prediction = Prediction(_pick(logits, index), anchors, suffix="_enc")
+        return Queries(content, anchors.detach(), predictions=[prediction])
+
+    def best(self, score: Tensor) -> Tensor:
+        """Indices ``(B, Q)`` of the highest scores ``(B, S)``, best first."""
+        return score.topk(min(self.num_queries, score.shape[1]), 1).indices
+
+    def propose(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Per token: features ``(B, S, C)``, logits ``(B, S, K)``, logits of boxes ``(B, S, 4)``.
+
+        Tokens whose prior box is cut by the border predict from nothing and a box that covers no
+        object; tokens on padding, besides, have no score at all.
+        """
+        centers = memory.cell_centers()
+        size = self.base_size * 2.0 ** memory.level_of_tokens().to(centers.dtype)
+        priors = torch.cat((centers, size[:, None].expand_as(centers)), -1)
+        usable = ((priors > 0.01) & (priors < 0.99)).all(-1)
+        if memory.padding is not None:
+            usable = usable & ~memory.padding
+        tokens = self.norm(self.output(memory.tokens.masked_fill(~usable[..., None], 0.0)))
+        logits = self.class_embed(tokens)
+        if memory.padding is not None:
+            logits = logits.masked_fill(memory.padding[..., None], -1e4)  # finite in half precision
+        base = torch.logit(priors).masked_fill(~usable[..., None], float("inf"))
+        return tokens, logits, self.bbox_embed(tokens) + base
+
+
+class BoxEncodedProposals(EncoderProposals):
+    """Two-stage Deformable-DETR (2010.04159): position and content are functions of the box.
+
+    Proposals tell objects from background only: their score is class 0, all tokens are trained, and
+    every object counts as class 0.
+    """
+
+    def __init__(
+        self, num_queries: int, embed_dim: int, class_embed: nn.Module, bbox_embed: nn.Module
+    ):
+        super().__init__(num_queries, embed_dim, class_embed, bbox_embed)
+        self.box_encoding = nn.Linear(2 * embed_dim, 2 * embed_dim)
+        self.box_norm = nn.LayerNorm(2 * embed_dim)
+        self.embed_dim = embed_dim
+
+    def forward(self, memory: Memory) -> Queries:
+        _, logits, boxes = self.propose(memory)
+        anchors = _pick(boxes.detach(), self.best(logits[..., 0])).sigmoid()
+        sine = get_sine_pos_embed(anchors, self.embed_dim // 2, exchange_xy=False)
+        pos, content = self.box_norm(self.box_encoding(sine)).chunk(2, -1)
+        prediction = Prediction(logits, boxes.sigmoid(), suffix="_enc", class_agnostic=True)
+        return Queries(content, anchors, pos, predictions=[prediction])

@@ -1,0 +1,165 @@
+"""Features -> memory -> queries -> predictions of every layer: the same four steps in all DETRs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detrex.layers import FFN, BaseTransformerLayer, MultiheadAttention, MultiScaleDeformableAttention
+
+from .decoder import Decoder
+from .encoder import Encoder
+from .heads import BoxHead, ClassHead
+from .memory import flatten_levels
+from .predictions import Prediction
+
+ENCODER_ORDER = ("self_attn", "norm", "ffn", "norm")
+DECODER_ORDER = ("self_attn", "norm", "cross_attn", "norm", "ffn", "norm")
+
+
+def encoder_layer(
+    embed_dim: int = 256,
+    num_heads: int = 8,
+    feedforward_dim: int = 2048,
+    dropout: float = 0.1,
+    activation: nn.Module | None = None,
+) -> BaseTransformerLayer:
+    """An encoder layer with full attention (DETR, 2005.12872)."""
+    return BaseTransformerLayer(
+        attn=MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
+        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
+        norm=nn.LayerNorm(embed_dim),
+        operation_order=ENCODER_ORDER,
+    )
+
+
+def decoder_layer(
+    embed_dim: int = 256,
+    num_heads: int = 8,
+    feedforward_dim: int = 2048,
+    dropout: float = 0.1,
+    activation: nn.Module | None = None,
+) -> BaseTransformerLayer:
+    """A decoder layer with full attention (DETR, 2005.12872)."""
+    return BaseTransformerLayer(
+        attn=MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
+        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
+        norm=nn.LayerNorm(embed_dim),
+        operation_order=DECODER_ORDER,
+    )
+
+
+def deformable_encoder_layer(
+    embed_dim: int = 256,
+    num_heads: int = 8,
+    feedforward_dim: int = 1024,
+    dropout: float = 0.1,
+    num_levels: int = 4,
+    num_points: int = 4,
+) -> BaseTransformerLayer:
+    """An encoder layer with deformable attention (Deformable DETR, 2010.04159)."""
+    return BaseTransformerLayer(
+        attn=MultiScaleDeformableAttention(
+            embed_dim, num_heads, num_levels, num_points, dropout=dropout, batch_first=True
+        ),
+        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout),
+        norm=nn.LayerNorm(embed_dim),
+        operation_order=ENCODER_ORDER,
+    )
+
+
+def deformable_decoder_layer(
+    embed_dim: int = 256,
+    num_heads: int = 8,
+    feedforward_dim: int = 1024,
+    dropout: float = 0.1,
+    num_levels: int = 4,
+    num_points: int = 4,
+) -> BaseTransformerLayer:
+    """A decoder layer: full attention among queries, deformable attention to the memory."""
+    return BaseTransformerLayer(
+        attn=[
+            MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
+            MultiScaleDeformableAttention(
+                embed_dim, num_heads, num_levels, num_points, dropout=dropout, batch_first=True
+            ),
+        ],
+        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout),
+        norm=nn.LayerNorm(embed_dim),
+        operation_order=DECODER_ORDER,
+    )
+
+
+class DetrTransformer(nn.Module):
+    """Encoder, queries and decoder.
+
+    Args:
+        encoder: maps a memory to a memory.
+        queries: maps the encoded memory to the queries of the decoder (seam 1).
+        decoder: maps queries and memory to logits and boxes.
+        num_levels: feature levels that get an embedding of their own; 0 for single-level models.
+        embed_dim: channels ``C`` of that embedding.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        queries: nn.Module,
+        decoder: Decoder,
+        num_levels: int = 0,
+        embed_dim: int = 256,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.queries = queries
+        self.decoder = decoder
+        self.level_embeds = None
+        if num_levels:
+            self.level_embeds = nn.Parameter(torch.empty(num_levels, embed_dim))
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Xavier for matrices, but for embeddings, heads and deformable attention, which know
+        their own start."""
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, (nn.Embedding, ClassHead, BoxHead)):
+                module.reset_parameters()
+            elif isinstance(module, MultiScaleDeformableAttention):
+                module.init_weights()
+        for later in self.decoder.bbox_embed[1:]:  # only the first layer guesses a size
+            later.size_bias = 0.0
+            later.reset_parameters()
+        if self.level_embeds is not None:
+            nn.init.normal_(self.level_embeds)
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        pos: Sequence[Tensor],
+        padded: bool = True,
+    ) -> list[Prediction]:
+        """Predictions of the decoder layers, first to last, then those of the encoder.
+
+        Args:
+            features: per level ``(B, C, H, W)``.
+            masks: per level ``(B, H, W)``, True on padding.
+            pos: per level ``(B, C, H, W)``.
+            padded: whether there is any padding.
+        """
+        memory = flatten_levels(features, masks, pos, self.level_embeds, padded)
+        memory = self.encoder(memory)
+        queries = self.queries(memory)
+        logits, boxes = self.decoder(queries, memory)
+        last = len(logits) - 1
+        layers = [
+            Prediction(layer_logits, layer_boxes, suffix="" if i == last else f"_{i}")
+            for i, (layer_logits, layer_boxes) in enumerate(zip(logits, boxes, strict=True))
+        ]
+        return layers + queries.predictions
