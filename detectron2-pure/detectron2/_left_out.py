@@ -1,0 +1,149 @@
+"""One-sentence explanations for the parts of detectron2 that this distribution leaves out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+FULL_PACKAGE = "https://github.com/facebookresearch/detectron2"
+
+_RCNN = "the R-CNN family"
+_DENSE = "the anchor-based one-stage detectors (RetinaNet, FCOS)"
+_PANOPTIC = "panoptic and semantic FPN"
+_ROTATED = "rotated boxes"
+_YACS = "the yacs configuration tree"
+
+# Module (with everything below it) -> what it was.
+MODULES = {
+    "detectron2._C": "the compiled operators",
+    "detectron2.config.compat": _YACS,
+    "detectron2.config.defaults": _YACS,
+    "detectron2.export": "the caffe2 and TorchScript exporters",
+    "detectron2.layers.csrc": "the compiled operators",
+    "detectron2.layers.losses": "box losses (torchvision.ops has *_box_iou_loss)",
+    "detectron2.layers.roi_align_rotated": _ROTATED,
+    "detectron2.layers.rotated_boxes": _ROTATED,
+    "detectron2.modeling.anchor_generator": "the anchors of " + _RCNN,
+    "detectron2.modeling.backbone.mvit": "MViT (use a timm backbone instead)",
+    "detectron2.modeling.backbone.regnet": "RegNet (use a timm backbone instead)",
+    "detectron2.modeling.backbone.swin": "Swin (use a timm backbone instead)",
+    "detectron2.modeling.backbone.vit": "the plain ViT (use a timm backbone instead)",
+    "detectron2.modeling.backbone.utils": "helpers of the ViT backbones",
+    "detectron2.modeling.box_regression": "the box coding of " + _RCNN,
+    "detectron2.modeling.meta_arch.dense_detector": _DENSE,
+    "detectron2.modeling.meta_arch.fcos": _DENSE,
+    "detectron2.modeling.meta_arch.panoptic_fpn": _PANOPTIC,
+    "detectron2.modeling.meta_arch.rcnn": _RCNN,
+    "detectron2.modeling.meta_arch.retinanet": _DENSE,
+    "detectron2.modeling.mmdet_wrapper": "the mmdetection wrapper",
+    "detectron2.modeling.poolers": "the box pooler of " + _RCNN,
+    "detectron2.modeling.proposal_generator": "the region proposals of " + _RCNN,
+    "detectron2.modeling.roi_heads": "the heads of " + _RCNN,
+    "detectron2.modeling.test_time_augmentation": "test-time augmentation of " + _RCNN,
+    "detectron2.structures.rotated_boxes": _ROTATED,
+    "detectron2.tracking": "the trackers",
+}
+
+# Package -> {name that it exports in the full package: what it was}.
+NAMES = {
+    "detectron2.config": dict.fromkeys(
+        ("get_cfg", "set_global_cfg", "global_cfg", "upgrade_config", "downgrade_config"), _YACS
+    ),
+    "detectron2.layers": dict.fromkeys(
+        ("ROIAlignRotated", "roi_align_rotated", "batched_nms_rotated", "nms_rotated"), _ROTATED
+    )
+    | dict.fromkeys(("pairwise_iou_rotated",), _ROTATED)
+    | dict.fromkeys(
+        ("ciou_loss", "diou_loss"), "box losses (torchvision.ops has *_box_iou_loss)"
+    ),
+    "detectron2.modeling": dict.fromkeys(
+        (
+            "GeneralizedRCNN",
+            "ProposalNetwork",
+            "GeneralizedRCNNWithTTA",
+            "DatasetMapperTTA",
+            "ROI_HEADS_REGISTRY",
+            "ROI_BOX_HEAD_REGISTRY",
+            "ROI_MASK_HEAD_REGISTRY",
+            "ROI_KEYPOINT_HEAD_REGISTRY",
+            "PROPOSAL_GENERATOR_REGISTRY",
+            "RPN_HEAD_REGISTRY",
+            "ANCHOR_GENERATOR_REGISTRY",
+            "ROIHeads",
+            "StandardROIHeads",
+            "BaseMaskRCNNHead",
+            "BaseKeypointRCNNHead",
+            "FastRCNNOutputLayers",
+            "build_anchor_generator",
+            "build_proposal_generator",
+            "build_rpn_head",
+            "build_roi_heads",
+            "build_box_head",
+            "build_mask_head",
+            "build_keypoint_head",
+        ),
+        _RCNN,
+    )
+    | dict.fromkeys(("RetinaNet", "FCOS"), _DENSE)
+    | dict.fromkeys(("PanopticFPN", "SemanticSegmentor", "SemSegFPNHead"), _PANOPTIC)
+    | dict.fromkeys(
+        (
+            "ViT",
+            "SimpleFeaturePyramid",
+            "get_vit_lr_decay_rate",
+            "SwinTransformer",
+            "MViT",
+            "RegNet",
+        ),
+        "a backbone that timm has too (use a timm backbone instead)",
+    ),
+    "detectron2.structures": dict.fromkeys(
+        ("RotatedBoxes", "pairwise_iou_rotated"), _ROTATED
+    ),
+}
+NAMES["detectron2.modeling.backbone"] = NAMES["detectron2.modeling"]
+NAMES["detectron2.modeling.meta_arch"] = NAMES["detectron2.modeling"]
+
+
+def _sentence(name: str, what: str) -> str:
+    return (
+        f"{name} ({what}) is not part of detectron2-pure; "
+        f"install the full detectron2 ({FULL_PACKAGE}) to use it."
+    )
+
+
+class _LeftOutFinder(MetaPathFinder):
+    """Asked last, for modules nobody else found: explains the ones that were left out."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        parts = fullname.split(".")
+        for depth in range(len(parts), 1, -1):
+            what = MODULES.get(".".join(parts[:depth]))
+            if what:
+                raise ModuleNotFoundError(_sentence(fullname, what), name=fullname)
+        return None
+
+
+def install() -> None:
+    """Let imports of left-out modules say so; harmless when called again."""
+    if not any(isinstance(finder, _LeftOutFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_LeftOutFinder())
+
+
+def explain(module: str, name: str) -> Any:
+    """Body of a package's module-level ``__getattr__``.
+
+    Raises:
+        ImportError: ``name`` is exported by the full package only.
+        AttributeError: ``name`` is unknown to both.
+    """
+    what = NAMES.get(module, {}).get(name)
+    if what:
+        raise ImportError(_sentence(f"{module}.{name}", what), name=module)
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")

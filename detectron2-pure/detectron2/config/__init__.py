@@ -1,0 +1,15 @@
+"""LazyConfig: configs as Python files, instantiated when they are needed."""
+
+from typing import Any
+
+from detectron2._left_out import explain as _explain
+from detectron2.config.config import CfgNode, configurable
+from detectron2.config.errors import ConfigError
+from detectron2.config.instantiate import instantiate
+from detectron2.config.lazy import LazyCall, LazyConfig
+
+__all__ = ["CfgNode", "ConfigError", "LazyCall", "LazyConfig", "configurable", "instantiate"]
+
+
+def __getattr__(name: str) -> Any:
+    return _explain(__name__, name)

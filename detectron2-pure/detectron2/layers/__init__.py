@@ -1,0 +1,55 @@
+"""Layers: extensions of torch.nn and torchvision.ops."""
+
+from typing import Any
+
+from detectron2._left_out import explain as _explain
+from detectron2.layers.batch_norm import (
+    CycleBatchNormList,
+    FrozenBatchNorm2d,
+    LayerNorm,
+    NaiveSyncBatchNorm,
+    get_norm,
+)
+from detectron2.layers.blocks import CNNBlockBase, DepthwiseSeparableConv2d
+from detectron2.layers.shape_spec import ShapeSpec
+from detectron2.layers.wrappers import (
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    cat,
+    check_if_dynamo_compiling,
+    cross_entropy,
+    empty_input_loss_func_wrapper,
+    interpolate,
+    move_device_like,
+    nonzero_tuple,
+    shapes_to_tensor,
+)
+
+__all__ = [
+    "BatchNorm2d",
+    "CNNBlockBase",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CycleBatchNormList",
+    "DepthwiseSeparableConv2d",
+    "FrozenBatchNorm2d",
+    "LayerNorm",
+    "Linear",
+    "NaiveSyncBatchNorm",
+    "ShapeSpec",
+    "cat",
+    "check_if_dynamo_compiling",
+    "cross_entropy",
+    "empty_input_loss_func_wrapper",
+    "get_norm",
+    "interpolate",
+    "move_device_like",
+    "nonzero_tuple",
+    "shapes_to_tensor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return _explain(__name__, name)

@@ -1,0 +1,1 @@
+"""Utilities; import the submodule you need."""
