@@ -1,7 +1,8 @@
 """Boxes as tensors: conversions and overlaps.
 
-``cxcywh`` is (center x, center y, width, height), ``xyxy`` the two corners. Units don't matter as
-long as they agree.
+``cxcywh`` is (center x, center y, width, height), ``xyxy`` the two corners. Boxes that are compared
+have one unit; in overlaps every denominator grows by :data:`EPS`, which is what the published models
+trained with, and which keeps the overlap of two boxes without any extent defined.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ __all__ = [
     "generalized_box_iou",
     "masks_to_boxes",
 ]
+
+EPS = 1e-6
 
 
 def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -43,16 +46,16 @@ def _intersection_and_hull(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tens
     )
 
 
-def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = EPS) -> Tensor:
     """Generalized IoU of xyxy boxes, broadcast: ``(..., 4), (..., 4) -> (...)`` in [-1, 1].
 
-    Two boxes without any extent give NaN, as does a NaN box: nothing is asserted here, targets are
-    checked once when they are loaded. Source: Rezatofighi et al., 1902.09630.
+    NaN boxes give NaN: nothing is asserted here, targets are checked once when they are loaded.
+    Source: Rezatofighi et al., 1902.09630.
     """
     inter, hull = _intersection_and_hull(boxes1, boxes2)
     size1, size2 = (b[..., 2:] - b[..., :2] for b in (boxes1, boxes2))
     union = size1.prod(-1) + size2.prod(-1) - inter
-    return inter / union - (hull - union) / hull
+    return inter / (union + eps) - (hull - union) / (hull + eps)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -64,4 +67,4 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and union area of all pairs of xyxy boxes: ``(N, 4), (M, 4) -> (N, M), (N, M)``."""
     inter, _ = _intersection_and_hull(boxes1[:, None], boxes2[None])
     union = box_area(boxes1)[:, None] + box_area(boxes2) - inter
-    return inter / union, union
+    return inter / (union + EPS), union

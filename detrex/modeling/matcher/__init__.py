@@ -1,0 +1,5 @@
+"""Which query answers for which target."""
+
+from .matcher import HungarianMatcher
+
+__all__ = ["HungarianMatcher"]

@@ -1,0 +1,163 @@
+"""Hungarian matching of queries and targets, for all predictions of a step at once.
+
+Source: "End-to-End Object Detection with Transformers", 2005.12872. Letters: ``B`` images, ``Q``
+queries, ``K`` classes, ``T`` the most targets of an image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from detrex.layers.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
+from detrex.modeling.predictions import Indices, Prediction, Targets
+
+logger = logging.getLogger(__name__)
+
+COST_CLASS_TYPES = ("ce_cost", "focal_loss_cost")
+
+
+class HungarianMatcher(nn.Module):
+    """Finds the one-to-one assignment of least cost between the queries and targets of an image.
+
+    Args:
+        cost_class: weight of the classification cost.
+        cost_bbox: weight of the L1 distance of boxes (normalized cxcywh).
+        cost_giou: weight of the negative generalized IoU.
+        cost_class_type: ``"focal_loss_cost"`` for sigmoid scores, ``"ce_cost"`` for softmax scores.
+        alpha, gamma: balance and exponent of the focal cost.
+    """
+
+    def __init__(
+        self,
+        cost_class: float = 1,
+        cost_bbox: float = 1,
+        cost_giou: float = 1,
+        cost_class_type: str = "focal_loss_cost",
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+    ):
+        super().__init__()
+        if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
+            raise ValueError("cost_class, cost_bbox and cost_giou are all 0: nothing to match by.")
+        if cost_class_type not in COST_CLASS_TYPES:
+            raise ValueError(
+                f"cost_class_type is {cost_class_type!r}, but must be one of {COST_CLASS_TYPES}."
+            )
+        self.cost_class = cost_class
+        self.cost_bbox = cost_bbox
+        self.cost_giou = cost_giou
+        self.cost_class_type = cost_class_type
+        self.alpha = alpha
+        self.gamma = gamma
+        self.nonfinite_steps = 0  # calls that met a cost that is NaN or infinite
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Targets) -> Indices:
+        """Matches one dictionary of ``pred_logits (B, Q, K)`` and ``pred_boxes (B, Q, 4)``.
+
+        Returns:
+            per image (queries in ascending order, their targets), int64 on the CPU.
+        """
+        prediction = Prediction(outputs["pred_logits"], outputs["pred_boxes"])
+        return self.match([prediction], targets)[0]
+
+    @torch.no_grad()
+    def match(self, predictions: Sequence[Prediction], targets: Targets) -> list[Indices]:
+        """Matches all predictions with one copy from the device.
+
+        Args:
+            predictions: numbers of queries may differ; one with ``indices`` keeps them.
+            targets: those of the batch, for predictions without their own.
+
+        Returns:
+            per prediction the matches as :meth:`forward` returns them.
+        """
+        pending = [p for p in predictions if p.indices is None]
+        found = iter(self._assign(pending, targets))
+        return [next(found) if p.indices is None else p.indices for p in predictions]
+
+    def _assign(self, predictions: list[Prediction], targets: Targets) -> list[Indices]:
+        if not predictions:
+            return []
+        costs = [self.costs(p, targets if p.targets is None else p.targets) for p in predictions]
+        flat = torch.cat([c.flatten() for c in costs]).cpu()  # the one copy from the device
+        parts = flat.split([c.numel() for c in costs])
+        matches, trouble = [], {}
+        for prediction, cost, part in zip(predictions, costs, parts, strict=True):
+            own = targets if prediction.targets is None else prediction.targets
+            blocks = [
+                block[:, : len(target["labels"])]
+                for block, target in zip(part.view(cost.shape).numpy(), own, strict=True)
+            ]
+            bad = [image for image, block in enumerate(blocks) if not np.isfinite(block).all()]
+            if bad:
+                trouble[prediction.suffix or "last layer"] = bad
+            matches.append([_assign_block(block) for block in blocks])
+        if trouble:
+            self._report(trouble)
+        return matches
+
+    def costs(self, prediction: Prediction, targets: Targets) -> Tensor:
+        """Weighted costs of every query for the targets of its own image.
+
+        Returns:
+            ``(B, Q, T)`` in float32 at least; columns beyond an image's targets mean nothing.
+        """
+        logits, boxes = prediction.logits, prediction.boxes
+        if len(targets) != len(logits):
+            raise ValueError(f"predictions for {len(logits)} images, targets for {len(targets)}.")
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        labels = pad_sequence([t["labels"] for t in targets], batch_first=True)  # B T
+        # Padding with 0.5 makes a proper box, so nothing undefined is computed for it.
+        target_boxes = pad_sequence([t["boxes"] for t in targets], True, 0.5).to(dtype)  # B T 4
+        with torch.autocast(logits.device.type, enabled=False):
+            boxes = boxes.to(dtype)
+            giou = elementwise_generalized_box_iou(
+                box_cxcywh_to_xyxy(boxes)[:, :, None],
+                box_cxcywh_to_xyxy(target_boxes)[:, None],
+            )
+            return (
+                self.cost_class * self._class_cost(logits.to(dtype), labels)
+                + self.cost_bbox * torch.cdist(boxes, target_boxes, p=1)
+                - self.cost_giou * giou
+            )
+
+    def _class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``(B, Q, K), (B, T) -> (B, Q, T)``: how little a query says the target's class."""
+        index = labels[:, None].expand(-1, logits.shape[1], -1)
+        if self.cost_class_type == "ce_cost":
+            return -logits.softmax(-1).gather(2, index)
+        x = logits.gather(2, index)
+        positive = self.alpha * (-x).sigmoid() ** self.gamma * -F.logsigmoid(x)
+        negative = (1 - self.alpha) * x.sigmoid() ** self.gamma * -F.logsigmoid(-x)
+        return positive - negative
+
+    def _report(self, trouble: dict[str, list[int]]) -> None:
+        """Warns of costs that aren't finite, at the 1st, 2nd, 4th, 8th, ... step with any."""
+        self.nonfinite_steps += 1
+        if self.nonfinite_steps & (self.nonfinite_steps - 1) == 0:
+            logger.warning(
+                "Matching met predictions that are NaN or infinite, in %s; this is step number %d "
+                "with any. They are matched last. Training is about to diverge: lower the learning "
+                "rate, clip gradients, or use bfloat16 in place of float16.",
+                ", ".join(f"{name} (images {images})" for name, images in trouble.items()),
+                self.nonfinite_steps,
+            )
+
+
+def _assign_block(cost: np.ndarray) -> tuple[Tensor, Tensor]:
+    """``(Q, T)`` costs of one image -> queries (ascending) and their targets."""
+    finite = np.isfinite(cost)
+    if not finite.all():
+        # Above all others: a broken query is taken only when sound ones have run out.
+        worst = cost[finite].max(initial=0.0) + 1.0
+        cost = np.where(finite, cost, worst)
+    query, target = linear_sum_assignment(cost)
+    return torch.from_numpy(query), torch.from_numpy(target)

@@ -1,0 +1,55 @@
+"""One record for everything that is supervised: last, auxiliary, encoder and training-only queries.
+
+Letters: ``B`` images, ``Q`` queries, ``K`` classes, ``T`` targets of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Targets = list[dict[str, Tensor]]
+"""Per image ``{"labels": (T,) int64, "boxes": (T, 4) normalized cxcywh}``."""
+
+Indices = list[tuple[Tensor, Tensor]]
+"""Per image the matched queries and, in the same order, their targets; both int64."""
+
+
+@dataclass
+class Prediction:
+    """What one decoder layer (or the encoder, or a training-only query group) predicts.
+
+    Attributes:
+        logits: ``(B, Q, K)``.
+        boxes: ``(B, Q, 4)``, normalized cxcywh.
+        suffix: ends the names of the losses: ``""`` for the last layer, ``"_0"`` and on for
+            auxiliary ones, ``"_enc"``, ``"_dn"``, ``"_dn_0"``, ...
+        targets: its own targets; None for those of the batch.
+        indices: fixed matches; None to have them found.
+        num_boxes_scale: multiplies the number of targets that losses are divided by, for targets
+            that repeat (the number of denoising groups, for example).
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    suffix: str = ""
+    targets: Targets | None = None
+    indices: Indices | None = None
+    num_boxes_scale: float = 1.0
+
+
+def predictions_from_outputs(outputs: Mapping[str, Any]) -> list[Prediction]:
+    """The dictionaries of DETR code as a list: last layer, auxiliary layers, encoder.
+
+    Args:
+        outputs: ``pred_logits`` and ``pred_boxes``; optionally ``aux_outputs``, a list of such
+            dictionaries, and ``enc_outputs``, one more.
+    """
+    suffixed = {"": outputs}
+    suffixed |= {f"_{i}": layer for i, layer in enumerate(outputs.get("aux_outputs", ()))}
+    if "enc_outputs" in outputs:
+        suffixed["_enc"] = outputs["enc_outputs"]
+    return [Prediction(o["pred_logits"], o["pred_boxes"], s) for s, o in suffixed.items()]
