@@ -229,8 +229,8 @@ def _draw_truth(
     if picture.true_boxes is None:
         return
     for index, box in enumerate(np.asarray(picture.true_boxes).reshape(-1, 4)):
-        # A dark line below the light one is seen on any background.
-        _add_box(axes, box, "black", 1.9, _DASHES)
+        # A dark line below the light dashes is seen on any background.
+        _add_box(axes, box, "black", 1.1, "-")
         _add_box(axes, box, _TRUTH_COLOR, 1.1, _DASHES)
         if picture.true_classes is not None:
             axes.text(
