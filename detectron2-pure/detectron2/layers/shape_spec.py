@@ -16,7 +16,6 @@ class ShapeSpec:
         stride: side of one cell in pixels of the input image.
     """
 
-    # Optional[...] would be evaluated by omegaconf; `int | None` is understood as well.
     channels: int | None = None
     height: int | None = None
     width: int | None = None

@@ -1,0 +1,47 @@
+"""Data structures for the objects in images."""
+
+from typing import Any
+
+from detectron2._left_out import explain as _explain
+from detectron2.structures.boxes import (
+    Boxes,
+    BoxMode,
+    matched_pairwise_iou,
+    pairwise_intersection,
+    pairwise_ioa,
+    pairwise_iou,
+    pairwise_point_box_distance,
+)
+from detectron2.structures.image_list import ImageList
+from detectron2.structures.instances import Instances
+from detectron2.structures.keypoints import Keypoints, heatmaps_to_keypoints
+from detectron2.structures.masks import (
+    BitMasks,
+    PolygonMasks,
+    ROIMasks,
+    polygons_to_bitmask,
+    rasterize_polygons_within_box,
+)
+
+__all__ = [
+    "BitMasks",
+    "BoxMode",
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "Keypoints",
+    "PolygonMasks",
+    "ROIMasks",
+    "heatmaps_to_keypoints",
+    "matched_pairwise_iou",
+    "pairwise_intersection",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "pairwise_point_box_distance",
+    "polygons_to_bitmask",
+    "rasterize_polygons_within_box",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return _explain(__name__, name)
