@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import IO, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import torch
 from detectron2.utils import comm
+from detectron2.utils.atomic_write import atomic_open
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import _IncompatibleKeys as IncompatibleKeys
@@ -114,13 +113,13 @@ class DetectionCheckpointer(Checkpointer):
         data.update(kwargs)
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        with self._atomic_open(path, "wb") as f:
+        with atomic_open(path, "wb") as f:
             torch.save(data, f)
         self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note a file of ``save_dir`` as the one to resume from."""
-        with self._atomic_open(os.path.join(self.save_dir, "last_checkpoint"), "w") as f:
+        with atomic_open(os.path.join(self.save_dir, "last_checkpoint"), "w") as f:
             f.write(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -183,27 +182,6 @@ class DetectionCheckpointer(Checkpointer):
                 f"Cannot resume: processes {blind} do not see {self.save_dir}/last_checkpoint; "
                 "put the folder on a shared file system or copy it to every machine."
             )
-
-    @contextmanager
-    def _atomic_open(self, path: str, mode: str) -> Iterator[IO[Any]]:
-        """Open a file to write that appears under its name only when complete."""
-        if "://" in path:  # a store of its own, where writes are complete or absent
-            with self.path_manager.open(path, mode) as f:
-                yield f
-            return
-        folder = os.path.dirname(path) or "."
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, mode) as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
 
 
 def _nothing_fits_message(
