@@ -9,6 +9,7 @@ from .resnet import (
     make_stage,
 )
 from .timm_backbone import TimmBackbone
+from .torchvision_backbone import TorchvisionBackbone
 
 __all__ = [
     "BasicBlock",
@@ -17,5 +18,6 @@ __all__ = [
     "DeformBottleneckBlock",
     "ResNet",
     "TimmBackbone",
+    "TorchvisionBackbone",
     "make_stage",
 ]

@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torchvision
-from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from detectron2.utils import comm
-from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from . import weights
+from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
 from .timm_probe import Probe, build, probe
 
 __all__ = ["TimmBackbone"]
 
 logger = logging.getLogger(__name__)
-
-_BatchNorm = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class TimmBackbone(Backbone):
@@ -76,7 +73,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         if not features_only:
             raise ValueError("A backbone returns features, so features_only can only be True.")
-        if _is_frozen_norm(norm_layer):
+        if is_frozen_norm(norm_layer):
             freeze_norm = True
         elif norm_layer is not None:
             timm_arguments["norm_layer"] = norm_layer
@@ -96,19 +93,9 @@ class TimmBackbone(Backbone):
             model_name, pretrained, checkpoint_path, in_channels, indices, timm_arguments
         )
         _drop_unused(self.timm_model, set().union(*(lv.parameters for lv in self._levels.values())))
-        frozen = _frozen_parameters(offer, freeze_at)
-        _freeze(self.timm_model, frozen)
+        freeze_parameters(self.timm_model, _frozen_parameters(offer, freeze_at))
         if freeze_norm:
-            self._freeze_all_norms(model_name)
-
-    def _freeze_all_norms(self, model_name: str) -> None:
-        norms = [m for m in self.timm_model.modules() if isinstance(m, _BatchNorm)]
-        if not norms and not _frozen_norms(self.timm_model):
-            raise ValueError(
-                f"{model_name} has no batch norm that could be frozen (its norms are "
-                f"{_norm_names(self.timm_model)}); leave norm_layer and freeze_norm out."
-            )
-        self.timm_model = freeze_batch_norm_2d(self.timm_model)
+            self.timm_model = freeze_all_norms(self.timm_model, model_name)
 
     @property
     def size_divisibility(self) -> int:
@@ -144,11 +131,6 @@ class TimmBackbone(Backbone):
             name: (y.permute(0, 3, 1, 2) if level.channels_last else y).contiguous()
             for (name, level), y in zip(self._levels.items(), self.timm_model(x), strict=True)
         }
-
-
-def _is_frozen_norm(norm_layer: Any) -> bool:
-    frozen = (FrozenBatchNorm2d, torchvision.ops.FrozenBatchNorm2d, "FrozenBN")
-    return any(norm_layer is choice or norm_layer == choice for choice in frozen)
 
 
 def _indices_of(names: Sequence[str]) -> list[int]:
@@ -203,7 +185,8 @@ def _build_with_weights(
     else:
         path = weights.find_weight_package(str(pretrained), model_name)
         state = weights.in_order(weights.read_state_dict(path), network, path)
-    weights.load_trunk(trunk, state, network, path)
+    state = weights.for_trunk(state, network, in_channels)
+    weights.load_trunk(trunk, state, path)
     logger.info("Loaded %s from %s.", model_name, path)
     return trunk
 
@@ -264,24 +247,3 @@ def _frozen_parameters(offer: Probe, freeze_at: int) -> set[str]:
         lv.parameters for lv in offer.levels.values() if freeze_at > 1 and lv.stride <= limit
     ]
     return set(first.stem).union(*covered)
-
-
-def _freeze(trunk: nn.Module, frozen: set[str]) -> None:
-    """Make parameters constant, and the batch norms among them too, whatever ``.train()`` says."""
-    for key, parameter in trunk.named_parameters():
-        if key in frozen:
-            parameter.requires_grad_(False)
-    for name, module in list(trunk.named_modules()):
-        if isinstance(module, _BatchNorm) and f"{name}.weight" in frozen:
-            parent, _, child = name.rpartition(".")
-            setattr(trunk.get_submodule(parent), child, freeze_batch_norm_2d(module))
-
-
-def _frozen_norms(trunk: nn.Module) -> list[nn.Module]:
-    kinds = (torchvision.ops.FrozenBatchNorm2d, FrozenBatchNormAct2d)
-    return [module for module in trunk.modules() if isinstance(module, kinds)]
-
-
-def _norm_names(trunk: nn.Module) -> str:
-    kinds = {type(m).__name__ for m in trunk.modules() if "norm" in type(m).__name__.lower()}
-    return ", ".join(sorted(kinds)) or "none"

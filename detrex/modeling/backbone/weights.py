@@ -135,54 +135,46 @@ def in_timm_format(state: dict[str, Tensor], network: nn.Module, path: Path) -> 
         ) from error
 
 
-def _trunk_names(network: nn.Module) -> dict[str, str]:
-    """From the names that timm's feature extractors give to a tensor back to its own name.
+def for_trunk(
+    state: Mapping[str, Tensor], network: nn.Module, in_channels: int
+) -> dict[str, Tensor]:
+    """Rename and adapt weights of a full network to what timm's feature extractors hold.
 
-    They put the network under ``model`` or lift the children of its containers up one level, so
-    that ``stages.0.conv.weight`` becomes ``model.stages.0...`` or ``stages_0.conv.weight``.
+    Those put the network under ``model`` or lift the children of its containers up one level, so
+    that ``stages.0.conv.weight`` becomes ``model.stages.0.conv.weight`` or
+    ``stages_0.conv.weight``; a tensor is returned under every such name. The first convolution
+    follows the number of channels that images have.
     """
-    names = {}
-    for name in network.state_dict():
-        names[f"model.{name}"] = name
-        names.setdefault(name.replace(".", "_", 1), name)
-    return names | {name: name for name in network.state_dict()}
-
-
-def _first_convolutions(network: nn.Module) -> set[str]:
-    """Names of the weights that see the image, which follow its number of channels."""
     names = network.pretrained_cfg.get("first_conv") or ()
-    return {f"{name}.weight" for name in ((names,) if isinstance(names, str) else names)}
+    first_convs = {f"{n}.weight" for n in ((names,) if isinstance(names, str) else names)}
+    renamed = {}
+    for key, value in state.items():
+        if key in first_convs and value.dim() == 4 and value.shape[1] != in_channels:
+            value = adapt_input_conv(in_channels, value)
+        renamed[f"model.{key}"] = value
+        renamed[key.replace(".", "_", 1)] = value
+        renamed[key] = value
+    return renamed
 
 
-def load_trunk(
-    trunk: nn.Module, state: Mapping[str, Tensor], network: nn.Module, path: Path
-) -> None:
-    """Load into ``trunk`` its part of ``state``, which has the names of the full ``network``.
-
-    The first convolution is adapted where the trunk takes images with other than the file's number
-    of channels.
+def load_trunk(trunk: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load into ``trunk`` its part of ``state``.
 
     Raises:
         ValueError: if a tensor is missing or of another shape; nothing has been changed then.
     """
-    own_names = _trunk_names(network)
-    first_convs = _first_convolutions(network)
-    found, missing, misfits = {}, [], []
-    for key, value in trunk.state_dict().items():
-        source = state.get(own_names.get(key, key))
-        if source is None:
-            if not key.endswith("num_batches_tracked"):
-                missing.append(key)
-            continue
-        if own_names.get(key, key) in first_convs and source.shape[1] != value.shape[1]:
-            source = adapt_input_conv(value.shape[1], source)
-        if source.shape != value.shape:
-            misfits.append(f"{key} is {tuple(source.shape)}, not {tuple(value.shape)}")
-        found[key] = source
+    expected = trunk.state_dict()
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    found = {key: state[key] for key in expected if key in state}
+    misfits = [
+        f"{key} is {tuple(value.shape)}, not {tuple(expected[key].shape)}"
+        for key, value in found.items()
+        if value.shape != expected[key].shape
+    ]
     if missing or misfits:
         first = "; ".join([f"{key} is missing" for key in missing[:3]] + misfits[:3])
         raise ValueError(
-            f"{path} does not fit {type(network).__name__}: {len(missing)} tensors are missing "
+            f"{path} holds the weights of another network: {len(missing)} tensors are missing "
             f"and {len(misfits)} have another shape ({first})."
         )
     trunk.load_state_dict(found, strict=False)

@@ -31,8 +31,8 @@ class ChannelMapper(nn.Module):
         input_shapes: channels of each feature by name; by default the backbone's.
         in_features: names of the features to use, in this order; by default all.
         out_channels: width of every output.
-        kernel_size, stride, bias, groups, dilation: of the projections; the stride also applies
-            to them alone.
+        kernel_size, stride: of the projections.
+        bias, groups, dilation: of all convolutions.
         norm_layer: a built norm over ``out_channels``; each level gets a copy of its own.
         activation: a built activation, copied likewise.
         num_outs: number of outputs. Those beyond the inputs come from 3x3 convolutions of stride
