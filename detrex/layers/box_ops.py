@@ -1,8 +1,8 @@
 """Boxes as tensors: conversions and overlaps.
 
-``cxcywh`` is (center x, center y, width, height), ``xyxy`` the two corners. Boxes that are compared
-have one unit; in overlaps every denominator grows by :data:`EPS`, which is what the published models
-trained with, and which keeps the overlap of two boxes without any extent defined.
+``cxcywh`` is (center x, center y, width, height), ``xyxy`` the two corners. Boxes to compare have
+one unit. In overlaps every denominator grows by :data:`EPS`: the published models trained with
+that, and it keeps the overlap of two boxes without any extent defined.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def multi_scale_deformable_attn_pytorch(
     """
     shapes = _shape_list(value_spatial_shapes)
     b, _, m, d = value.shape
-    q, p = sampling_locations.shape[1], sampling_locations.shape[4]
+    q = sampling_locations.shape[1]
     grids = (2 * sampling_locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # BM L Q P 2
     weights = attention_weights.permute(0, 2, 3, 1, 4).flatten(0, 1)  # BM L Q P
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)
@@ -171,9 +171,7 @@ class MultiScaleDeformableAttention(nn.Module):
             out = out.transpose(0, 1)
         return self.dropout(out) + identity
 
-    def _locations(
-        self, query: Tensor, reference: Tensor, shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def _locations(self, query: Tensor, reference: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
         """Where to read: ``(B, Q, M, L, P, 2)`` relative to each level."""
         split = (self.num_heads, self.num_levels, self.num_points, 2)
         offsets = self.sampling_offsets(query).unflatten(-1, split)
