@@ -1,0 +1,32 @@
+"""Training and evaluation from a LazyConfig."""
+
+from detrex.engine.cli import main
+from detrex.engine.config import argument_parser, load_config, select_device
+from detrex.engine.ema import EmaHook, ModelEma
+from detrex.engine.errors import SetupError
+from detrex.engine.evaluation import Evaluation, do_test
+from detrex.engine.hooks import StopOnSignal, TrainingStopped
+from detrex.engine.loaders import TrainStream
+from detrex.engine.train import TrainingRun, do_train, evaluate_only, run
+from detrex.engine.trainer import Trainer, amp_dtype
+
+__all__ = [
+    "EmaHook",
+    "Evaluation",
+    "ModelEma",
+    "SetupError",
+    "StopOnSignal",
+    "TrainStream",
+    "Trainer",
+    "TrainingRun",
+    "TrainingStopped",
+    "amp_dtype",
+    "argument_parser",
+    "do_test",
+    "do_train",
+    "evaluate_only",
+    "load_config",
+    "main",
+    "run",
+    "select_device",
+]

@@ -1,0 +1,129 @@
+"""From the command line to a complete, checked config."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+import torch
+from detectron2.config import LazyConfig
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+
+from detrex.config import apply_overrides, get_config, get_config_file
+
+__all__ = ["argument_parser", "find_config_file", "load_config", "select_device"]
+
+_SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+_EPILOG = """
+Examples:
+
+train, with a GPU if there is one:
+    $ train_net.py --config-file config.py train.max_iter=1000 model.num_classes=3
+
+continue a run that was stopped:
+    $ train_net.py --config-file config.py --resume train.output_dir=output/run
+
+evaluate a checkpoint:
+    $ train_net.py --config-file config.py --eval-only train.init_checkpoint=model.pth
+
+on 8 GPUs:
+    $ train_net.py --config-file config.py --num-gpus 8
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """detectron2's options: --config-file, --resume, --eval-only, --num-gpus, ..., key=value."""
+    return default_argument_parser(epilog=_EPILOG)
+
+
+def load_config(config_file: str, overrides: list[str], eval_only: bool = False) -> DictConfig:
+    """Load a training config and complete it.
+
+    Args:
+        config_file: a path, or the name of a config that comes with detrex.
+        overrides: `key=value` strings.
+        eval_only: the training data need not be there.
+
+    Returns:
+        The config; `train` has every key of `common/train.py`, a device and a seed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        KeyError: an override names a key that does not exist, or a section is missing.
+        ValueError: a value that the config leaves to the user (`???`) is not given.
+    """
+    cfg = LazyConfig.load(find_config_file(config_file))
+    missing = [name for name in _SECTIONS if name not in cfg]
+    if missing:
+        raise KeyError(
+            f"{config_file} does not describe a training: it has no {', '.join(missing)} "
+            f"(it needs {', '.join(_SECTIONS)})"
+        )
+    cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.train)
+    cfg = apply_overrides(cfg, overrides)
+    _require_values(cfg, eval_only)
+    if cfg.train.fast_dev_run.enabled:
+        _shorten(cfg.train)
+    cfg.train.device = str(select_device(cfg.train.device))
+    if cfg.train.seed < 0:
+        cfg.train.seed = comm.shared_random_seed() % 2**31
+    return cfg
+
+
+def select_device(name: str) -> torch.device:
+    """The device that `train.device` stands for: "auto" (or "") is a GPU if there is one.
+
+    Raises:
+        ValueError: the device does not exist here.
+    """
+    if name in ("", "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise ValueError(f"train.device={name!r} is no device: {e}") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"train.device={name!r}, but torch sees no CUDA device; train.device=auto takes what "
+            "there is"
+        )
+    return device
+
+
+def find_config_file(config_file: str) -> str:
+    """A config file by its path, or by its name among those that come with detrex.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not config_file:
+        raise FileNotFoundError("no config: say which one with --config-file path/to/config.py")
+    if os.path.isfile(config_file):
+        return config_file
+    try:
+        # An installed detrex carries its configs along, and people know them by this name.
+        return get_config_file(config_file.removeprefix("configs/"))
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"config file {config_file!r} does not exist; {e}") from e
+
+
+def _require_values(cfg: DictConfig, eval_only: bool) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if eval_only:
+        missing = [key for key in missing if not key.startswith("dataloader.train.")]
+    if missing:
+        raise ValueError(
+            "the config leaves these values to you, give them as key=value: "
+            + " ".join(f"{key}=..." for key in missing)
+        )
+
+
+def _shorten(train: Any) -> None:
+    """`train.fast_dev_run`: does everything work?"""
+    train.max_iter = 20
+    train.eval_period = 10
+    train.log_period = 1
+    train.checkpointer.period = 10

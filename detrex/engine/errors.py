@@ -1,0 +1,35 @@
+"""One sentence instead of a traceback for what a user can put right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["SetupError", "explained"]
+
+# What wrong paths, keys, values and files raise. Others are mistakes in code: their traceback is
+# what one needs to see.
+_EXPLAINABLE = (OSError, ValueError, KeyError, ImportError, AssertionError, OmegaConfBaseException)
+
+
+class SetupError(Exception):
+    """A run cannot start, for a reason that its message explains completely."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn errors with a self-contained message into `SetupError`, keeping them as its cause."""
+    try:
+        yield
+    except _EXPLAINABLE as e:
+        raise SetupError(_message(e)) from e
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        # str() of a KeyError puts its message in quotes.
+        return str(error.args[0])
+    text = str(error)
+    return text if text else f"{type(error).__name__} without a message"

@@ -1,0 +1,74 @@
+"""Evaluate a model, and its averaged weights, as a config says."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.engine.ema import ModelEma
+from detrex.engine.loaders import instantiate_with
+
+__all__ = ["Evaluation", "do_test"]
+
+logger = logging.getLogger(__name__)
+
+Results = dict[str, Any]
+
+
+class Evaluation:
+    """The test set of a config, read once however often it is used.
+
+    Args:
+        cfg: a whole config.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        test = cfg.dataloader.test
+        self.dicts = instantiate(test.dataset)
+        self.mapper = instantiate(test.get("mapper"))
+        self.loader = instantiate_with(test, dataset=self.dicts)
+        self.evaluator = instantiate(cfg.dataloader.evaluator)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names by class index, where the data set has them."""
+        name = instantiate(self.cfg.dataloader.evaluator.get("dataset_name"))
+        return MetadataCatalog.get(name).get("thing_classes") if name else None
+
+    def run(self, model: nn.Module, ema: ModelEma | None = None) -> Results:
+        """Evaluate the model; with `ema`, its averaged weights too.
+
+        Returns:
+            (in the main process) results by task, such as `{"bbox": {"AP": 40.2, ...}}`; those of
+            the averaged weights are under `"ema"`, or take this place if
+            `train.model_ema.use_ema_weights_for_eval_only`.
+        """
+        if ema is None:
+            return self._run_once(model, "")
+        if self.cfg.train.model_ema.use_ema_weights_for_eval_only:
+            with ema.applied():
+                return self._run_once(model, " of the averaged weights")
+        results = self._run_once(model, "")
+        with ema.applied():
+            averaged = self._run_once(model, " of the averaged weights")
+        return {**results, "ema": averaged} if averaged else results
+
+    def _run_once(self, model: nn.Module, which: str) -> Results:
+        results = inference_on_dataset(model, self.loader, self.evaluator)
+        if comm.is_main_process() and results:
+            logger.info("Evaluation%s:", which)
+            print_csv_format(results)
+        return dict(results or {})
+
+
+def do_test(cfg: DictConfig, model: nn.Module, ema: ModelEma | None = None) -> Results:
+    """Evaluate `model` on the test set of `cfg`; see `Evaluation.run`."""
+    return Evaluation(cfg).run(model, ema)

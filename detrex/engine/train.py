@@ -1,0 +1,250 @@
+"""Train a model as a config says, from pre-flight checks to the final report."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.checkpoint import load_weights
+from detrex.data import check_dataloaders
+from detrex.engine.checks import (
+    check_checkpoint_exists,
+    check_optimizer,
+    check_output_dir,
+    local_checkpoint,
+)
+from detrex.engine.config import find_config_file, load_config
+from detrex.engine.ema import EmaHook, ModelEma
+from detrex.engine.errors import explained
+from detrex.engine.evaluation import Evaluation, Results
+from detrex.engine.hooks import StopOnSignal
+from detrex.engine.loaders import TrainStream
+from detrex.engine.report import draw_contact_sheet, draw_curves, summary
+from detrex.engine.trainer import Trainer, amp_dtype
+from detrex.engine.wandb_writer import WandbWriter
+
+__all__ = ["do_train", "evaluate_only", "run"]
+
+logger = logging.getLogger("detrex.engine")
+
+
+def run(args: argparse.Namespace) -> Results:
+    """What `tools/train_net.py` does in each process.
+
+    Args:
+        args: `config_file`, `resume`, `eval_only` and `opts`, as `argument_parser()` gives them.
+
+    Returns:
+        The results of the last evaluation, by task.
+
+    Raises:
+        SetupError: something is wrong that could be known before the start.
+        TrainingStopped: stopped by Ctrl-C, after saving a checkpoint.
+    """
+    with explained():
+        args.config_file = find_config_file(args.config_file)
+        cfg = load_config(args.config_file, args.opts, args.eval_only)
+        check_checkpoint_exists(cfg.train.init_checkpoint)
+        if comm.is_main_process():
+            check_output_dir(cfg.train.output_dir, args.resume or args.eval_only)
+        comm.synchronize()
+        default_setup(cfg, args)
+        if comm.is_main_process():
+            check_dataloaders(
+                cfg.dataloader,
+                num_classes=cfg.model.get("num_classes"),
+                num_queries=cfg.model.get("num_queries"),
+                splits=("test",) if args.eval_only else ("train", "test"),
+            )
+        comm.synchronize()
+    return evaluate_only(cfg) if args.eval_only else do_train(cfg, args.resume)
+
+
+def evaluate_only(cfg: DictConfig) -> Results:
+    """Evaluate `train.init_checkpoint`, or else the last checkpoint of `train.output_dir`.
+
+    Raises:
+        SetupError: there is neither, or it does not fit the model.
+    """
+    with explained():
+        model = build_model(cfg)
+        ema = build_ema(cfg, model)
+        checkpointer = DetectionCheckpointer(model, cfg.train.output_dir)
+        path = local_checkpoint(cfg.train.init_checkpoint)
+        if not path and not checkpointer.has_checkpoint():
+            raise FileNotFoundError(
+                f"nothing to evaluate: train.output_dir={cfg.train.output_dir} has no checkpoint; "
+                "name one with train.init_checkpoint=..."
+            )
+        path = path or checkpointer.get_checkpoint_file()
+        _load_initial(model, path)
+        if ema is not None:
+            # Averaged weights are only in checkpoints of our own; others are their own average.
+            ema.restart()
+            DetectionCheckpointer(nn.Module(), ema_state=ema).load(path)
+        evaluation = Evaluation(cfg)
+    results = evaluation.run(model, ema)
+    if comm.is_main_process():
+        draw_contact_sheet(cfg.train.output_dir, evaluation, model)
+        logger.info("Evaluated %s.\n%s", path, summary(cfg.train.output_dir, results))
+    return results
+
+
+def do_train(cfg: DictConfig, resume: bool = False) -> Results:
+    """Train, evaluate, and leave a report in `train.output_dir`.
+
+    Args:
+        cfg: a complete config (`load_config`).
+        resume: continue from the last checkpoint of `train.output_dir`, if it has one.
+
+    Returns:
+        The results of the last evaluation, by task.
+
+    Raises:
+        SetupError: the model, the optimizer or the checkpoint cannot be made or used.
+        TrainingStopped: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
+    """
+    with explained():
+        run = TrainingRun(cfg)
+        start_iter = run.start(resume)
+    try:
+        run.trainer.train(start_iter, cfg.train.max_iter)
+    except KeyboardInterrupt as e:
+        if run.checkpointer.has_checkpoint():
+            logger.info("%s; the same command with --resume continues", e or "interrupted")
+        raise
+    if comm.is_main_process():
+        draw_curves(cfg.train.output_dir)
+        draw_contact_sheet(cfg.train.output_dir, run.evaluation, run.model)
+        logger.info("Training is done.\n%s", summary(cfg.train.output_dir, run.results))
+    return run.results
+
+
+class TrainingRun:
+    """Everything that a config describes, built and connected.
+
+    Args:
+        cfg: a complete config (`load_config`).
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.results: Results = {}
+        self.model = build_model(cfg)
+        self.ema = build_ema(cfg, self.model)
+        self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)
+        self.evaluation = Evaluation(cfg)
+        self.trainer = self._build_trainer()
+        extras: dict[str, Any] = {"trainer": self.trainer, "data": self.stream}
+        if self.ema is not None:
+            extras["ema_state"] = self.ema
+        self.checkpointer = DetectionCheckpointer(self.model, cfg.train.output_dir, **extras)
+        self.trainer.register_hooks(self._build_hooks())
+
+    def start(self, resume: bool) -> int:
+        """Load what there is to load and open the data; returns the first iteration."""
+        start_iter = 0
+        if resume and self.checkpointer.has_checkpoint():
+            self.checkpointer.resume_or_load("", resume=True)
+            start_iter = self.trainer.iter + 1
+        else:
+            if resume:
+                logger.warning(
+                    "--resume: %s has no checkpoint yet, so the training starts from the beginning",
+                    self.cfg.train.output_dir,
+                )
+            if self.cfg.train.init_checkpoint:
+                _load_initial(self.model, local_checkpoint(self.cfg.train.init_checkpoint))
+            if self.ema is not None:
+                self.ema.restart()
+        self.trainer.reset_data_loader(lambda: self.stream.loader(start_iter))
+        return start_iter
+
+    def evaluate(self) -> Results:
+        self.results = self.evaluation.run(self.model, self.ema)
+        return self.results
+
+    def _build_trainer(self) -> Trainer:
+        train = self.cfg.train
+        self.cfg.optimizer.params.model = self.model
+        optimizer = instantiate(self.cfg.optimizer)
+        check_optimizer(self.model, optimizer)
+        return Trainer(
+            create_ddp_model(self.model, **train.ddp),
+            (),  # the data is opened when it is known where to start
+            optimizer,
+            amp=train.amp.enabled,
+            amp_dtype=amp_dtype(train.amp.dtype, torch.device(train.device)),
+            clip_grad_params=train.clip_grad.params if train.clip_grad.enabled else None,
+            grad_accum_steps=train.grad_accum_steps,
+        )
+
+    def _build_hooks(self) -> list[Any]:
+        train, main = self.cfg.train, comm.is_main_process()
+        # All processes have these hooks: random states are gathered from all. Only the main one
+        # writes, so only it may delete.
+        periodic = hooks.PeriodicCheckpointer(
+            self.checkpointer,
+            train.checkpointer.period,
+            max_to_keep=train.checkpointer.max_to_keep if main else None,
+        )
+        best = hooks.BestCheckpointer(
+            train.eval_period, self.checkpointer, train.best_checkpoint.metric
+        )
+
+        def save_now() -> None:
+            periodic.period = 1
+            periodic.after_step()
+
+        return [
+            hooks.IterationTimer(),
+            EmaHook(self.ema) if self.ema is not None else None,
+            hooks.LRScheduler(scheduler=instantiate(self.cfg.lr_multiplier)),
+            periodic,
+            hooks.EvalHook(train.eval_period, self.evaluate),
+            best if train.best_checkpoint.enabled else None,
+            hooks.PeriodicWriter(self._writers(), train.log_period) if main else None,
+            StopOnSignal(save_now, agree_period=train.log_period),
+        ]
+
+    def _writers(self) -> list[Any]:
+        train = self.cfg.train
+        writers = default_writers(train.output_dir, train.max_iter)
+        if train.wandb.enabled:
+            writers.append(WandbWriter(self.cfg))
+        return writers
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model of a config, on its device."""
+    model = instantiate(cfg.model).to(cfg.train.device)
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    logger.info(
+        "%s on %s: %.1f million parameters, %.1f million of them trained",
+        type(model).__name__,
+        cfg.train.device,
+        sum(n for n, _ in sizes) / 1e6,
+        sum(n for n, trained in sizes if trained) / 1e6,
+    )
+    return model
+
+
+def build_ema(cfg: DictConfig, model: nn.Module) -> ModelEma | None:
+    """Averaged weights, if the config asks for them."""
+    ema = cfg.train.model_ema
+    return ModelEma(model, ema.decay, ema.device) if ema.enabled else None
+
+
+def _load_initial(model: nn.Module, path: str) -> None:
+    report = load_weights(model, path)
+    report.check(path)
+    logger.info("%s: %s", path, report)
