@@ -118,7 +118,7 @@ def _worker(
         rank=machine_rank * num_local + local_rank,
     )
     main_func(*args)
-    dist.destroy_process_group()
+    comm.destroy_process_groups()
 
 
 def _run_under_torchrun(
@@ -137,7 +137,7 @@ def _run_under_torchrun(
     num_local = int(os.environ["LOCAL_WORLD_SIZE"])
     _join(int(os.environ["LOCAL_RANK"]), num_local, timeout, init_method="env://")
     main_func(*args)
-    dist.destroy_process_group()
+    comm.destroy_process_groups()
 
 
 def _join(local_rank: int, num_local: int, timeout: datetime.timedelta, **init: Any) -> None:

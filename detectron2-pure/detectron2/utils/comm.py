@@ -66,6 +66,14 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
             _LOCAL_PROCESS_GROUP = group
 
 
+def destroy_process_groups() -> None:
+    """Leave the job: `get_world_size` is 1 afterwards. The opposite of joining one."""
+    global _LOCAL_PROCESS_GROUP
+    dist.destroy_process_group()
+    _LOCAL_PROCESS_GROUP = None
+    _get_global_gloo_group.cache_clear()
+
+
 def get_local_process_group() -> dist.ProcessGroup:
     """The group of the processes on this machine.
 

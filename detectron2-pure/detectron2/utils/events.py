@@ -358,6 +358,9 @@ class TensorboardXWriter(EventWriter):
 class CommonMetricPrinter(EventWriter):
     """Logs one line with the time left, losses, learning rate, speed and memory.
 
+    Losses are the scalars with "loss" in their name; of the others, those with "[metric]" are
+    shown too.
+
     Args:
         max_iter: last iteration, for the time left; None if unknown.
         window_size: of the median, for losses and times.
@@ -373,15 +376,12 @@ class CommonMetricPrinter(EventWriter):
         storage = get_event_storage()
         if storage.iter == self._max_iter:
             return  # after the end only evaluation results are new; their evaluator logs them
-        losses = [
-            f"{name}: {history.median(storage.count_samples(name, self._window_size)):.4g}"
-            for name, history in storage.histories().items()
-            if "loss" in name
-        ]
+        names = list(storage.histories())
         parts = [
             self._eta(storage),
             f"iter: {storage.iter}",
-            "  ".join(losses),
+            self._medians(storage, [name for name in names if "loss" in name]),
+            self._medians(storage, [name for name in names if "[metric]" in name]),
             self._times(storage, "time"),
             self._times(storage, "data_time"),
             self._learning_rate(storage.latest()),
@@ -405,6 +405,11 @@ class CommonMetricPrinter(EventWriter):
             return ""
         per_iter = (now - previous[1]) / (storage.iter - previous[0])
         return f"eta: {datetime.timedelta(seconds=int(per_iter * left))}"
+
+    def _medians(self, storage: EventStorage, names: list[str]) -> str:
+        return "  ".join(
+            f"{name}: {storage._smoothed(name, self._window_size):.4g}" for name in names
+        )
 
     def _times(self, storage: EventStorage, name: str) -> str:
         history = storage.histories().get(name)
