@@ -19,12 +19,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from torchvision.ops import box_iou
 
 __all__ = ["Picture", "contact_sheet", "draw_detections", "pictures_of", "plot_curves"]
 
@@ -62,6 +65,8 @@ def draw_detections(
 ) -> np.ndarray:
     """Draw predicted boxes (solid, with class and score) and annotated ones (dashed).
 
+    An annotated box says its class where no drawn prediction finds it: right class, IoU of 0.5.
+
     Args:
         picture: what to draw; it is not changed.
         class_names: by class index; None shows the indices.
@@ -86,7 +91,7 @@ def contact_sheet(
     output: str | os.PathLike[str],
     class_names: Sequence[str] | None = None,
     score_threshold: float = 0.5,
-    columns: int = 4,
+    columns: int | None = None,
     title: str | None = None,
 ) -> Path:
     """Write a grid of pictures as one PNG: predictions solid, annotations dashed.
@@ -96,7 +101,7 @@ def contact_sheet(
         output: path of the PNG; its directory is created.
         class_names: by class index; None shows the indices.
         score_threshold: predictions of a lower score are left out.
-        columns: pictures per row.
+        columns: pictures per row; None takes 4 small or 3 large ones.
         title: a line above the grid.
 
     Raises:
@@ -104,11 +109,12 @@ def contact_sheet(
     """
     if not pictures:
         raise ValueError("a contact sheet needs at least one picture")
-    columns = min(columns, len(pictures))
+    width, height = _cell_size(pictures)
+    columns = min(columns or (4 if width < 3 else 3), len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    cell, header = 2.6, 0.6  # inches
-    total_height = rows * cell + header
-    figure = Figure(figsize=(columns * cell, total_height), dpi=150, facecolor="white")
+    header = 0.6  # inches
+    total_height = rows * height + header
+    figure = Figure(figsize=(columns * width, total_height), dpi=150, facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - header / total_height, 0.03, 0.03)
     for axes in grid.flat:
@@ -117,7 +123,9 @@ def contact_sheet(
         _draw(axes, picture, class_names, score_threshold, font_size=7)
     handles = [Line2D([], [], color="tab:blue", lw=1.6, label=f"prediction ≥ {score_threshold:g}")]
     if any(p.true_boxes is not None for p in pictures):
-        handles.append(Line2D([], [], color="0.4", lw=1.2, ls=_DASHES, label="annotation"))
+        handles.append(
+            Line2D([], [], color="0.4", lw=1.2, ls=_DASHES, label="annotation, named if missed")
+        )
     top = 1 - 0.5 * header / total_height
     figure.legend(
         handles=handles, loc="center right", bbox_to_anchor=(0.99, top), ncols=2, frameon=False
@@ -198,6 +206,13 @@ def plot_curves(metrics_file: str | os.PathLike[str], output: str | os.PathLike[
     return _save(figure, output)
 
 
+def _cell_size(pictures: Sequence[Picture]) -> tuple[float, float]:
+    """Inches per picture: large images hold many objects, and text needs room between them."""
+    sizes = np.array([p.image.shape[:2] for p in pictures])
+    width = float(np.clip(np.median(sizes.max(1)) / 150, 2.6, 4.2))
+    return width, width * float(np.clip(np.median(sizes[:, 0] / sizes[:, 1]), 0.5, 1.5))
+
+
 def _draw(
     axes: Axes,
     picture: Picture,
@@ -209,30 +224,35 @@ def _draw(
     axes.imshow(picture.image, interpolation="bilinear")
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
-    _draw_truth(axes, picture, class_names, font_size)
     scores = np.ones(len(picture.boxes)) if picture.scores is None else np.asarray(picture.scores)
-    for index in np.argsort(scores, kind="stable"):  # the surest on top
-        if scores[index] < score_threshold:
-            continue
+    shown = [i for i in np.argsort(scores, kind="stable") if scores[i] >= score_threshold]
+    _draw_truth(axes, picture, shown, class_names, font_size)
+    for index in shown:  # the surest last, on top
         label = _class_name(int(picture.classes[index]), class_names)
         if picture.scores is not None:
-            label = f"{label} {scores[index]:.2f}"
+            label = f"{label} {scores[index]:.0%}"
         color = _class_color(int(picture.classes[index]))
         _add_box(axes, picture.boxes[index], color, 1.6, "-")
         _add_label(axes, picture.boxes[index], label, color, font_size)
 
 
 def _draw_truth(
-    axes: Axes, picture: Picture, class_names: Sequence[str] | None, font_size: float
+    axes: Axes,
+    picture: Picture,
+    shown: Sequence[int],
+    class_names: Sequence[str] | None,
+    font_size: float,
 ) -> None:
-    """Annotated boxes, their classes below them where predictions have no text."""
+    """Annotated boxes; those that no shown prediction finds also say their class."""
     if picture.true_boxes is None:
         return
-    for index, box in enumerate(np.asarray(picture.true_boxes).reshape(-1, 4)):
+    true_boxes = np.asarray(picture.true_boxes, dtype=float).reshape(-1, 4)
+    missed = _missed(picture, true_boxes, shown)
+    for index, box in enumerate(true_boxes):
         # A dark line below the light dashes is seen on any background.
         _add_box(axes, box, "black", 1.1, "-")
         _add_box(axes, box, _TRUTH_COLOR, 1.1, _DASHES)
-        if picture.true_classes is not None:
+        if picture.true_classes is not None and missed[index]:
             axes.text(
                 float(box[2]) - 0.5,
                 float(box[3]) - 0.5,
@@ -246,6 +266,16 @@ def _draw_truth(
             )
 
 
+def _missed(picture: Picture, true_boxes: np.ndarray, shown: Sequence[int]) -> np.ndarray:
+    """(M) whether no shown prediction of the right class overlaps with an IoU of at least 0.5."""
+    if picture.true_classes is None or not len(shown):
+        return np.ones(len(true_boxes), dtype=bool)
+    boxes = np.asarray(picture.boxes, dtype=float)[list(shown)]
+    iou = box_iou(torch.from_numpy(true_boxes), torch.from_numpy(boxes)).numpy()
+    same = np.asarray(picture.true_classes)[:, None] == np.asarray(picture.classes)[list(shown)]
+    return ~((iou >= 0.5) & same).any(1)
+
+
 def _add_box(axes: Axes, box: np.ndarray, color: Any, width: float, style: Any) -> None:
     x0, y0, x1, y1 = (float(v) for v in box)
     # imshow puts the center of the first pixel at 0, boxes count from its corner.
@@ -255,7 +285,8 @@ def _add_box(axes: Axes, box: np.ndarray, color: Any, width: float, style: Any) 
 
 
 def _add_label(axes: Axes, box: np.ndarray, label: str, color: Any, font_size: float) -> None:
-    x0, y0 = float(box[0]) - 0.5, float(box[1]) - 0.5
+    # Predicted boxes may begin outside the image; their text stays inside.
+    x0, y0 = max(float(box[0]), 0.0) - 0.5, max(float(box[1]), 0.0) - 0.5
     red, green, blue = matplotlib.colors.to_rgb(color)
     bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
     room_above = y0 > 0.07 * abs(np.subtract(*axes.get_ylim()))
@@ -279,9 +310,8 @@ def _class_name(index: int, class_names: Sequence[str] | None) -> str:
 
 
 def _class_color(index: int) -> Any:
-    colors = matplotlib.colormaps["tab20"].colors
-    # The dark ones of the ten pairs first.
-    return colors[(2 * index) % 20 + (index // 10) % 2]
+    # Ten pairs of a dark and a light color; the dark ones first.
+    return matplotlib.colormaps["tab20"]((2 * index) % 20 + (index // 10) % 2)
 
 
 def _picture_of(
@@ -289,9 +319,6 @@ def _picture_of(
     record: dict[str, Any],
     mapper: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Picture:
-    from detectron2.data.detection_utils import read_image
-    from detectron2.structures import BoxMode
-
     found = model([mapper(record)])[0]["instances"].to("cpu")
     truth = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in truth]

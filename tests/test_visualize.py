@@ -48,6 +48,20 @@ def test_annotations_are_drawn_in_another_line():
     assert (solid[119:122, 60:180].max(axis=(0, 2)) > 100).all()
 
 
+def test_annotations_are_missed_without_an_overlapping_box_of_their_class():
+    picture = _picture(
+        boxes=np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]),
+        classes=np.array([0, 0, 1]),
+        scores=np.array([0.9, 0.9, 0.9]),
+        true_classes=np.array([0, 1, 1, 0]),
+    )
+    # IoU 1; IoU 1 but of class 0; IoU 5/15; IoU 1/2 with a box of class 0.
+    true_boxes = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10], [45, 0, 55, 10], [0, 0, 10, 5]])
+    assert visualize._missed(picture, true_boxes, [0, 1, 2]).tolist() == [False, True, True, False]
+    assert visualize._missed(picture, true_boxes, [1, 2]).tolist() == [True] * 4
+    assert visualize._missed(picture, true_boxes, []).tolist() == [True] * 4
+
+
 def test_the_picture_is_not_changed():
     picture = _picture(true_boxes=np.array([[1.0, 2, 3, 4]]), true_classes=np.array([1]))
     before = {k: np.copy(v) for k, v in vars(picture).items()}
@@ -70,9 +84,10 @@ def test_contact_sheet(tmp_path, count):
     )
     with Image.open(out) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    # Two rows of four cells, 2.6 inches each at 150 dpi, below 0.6 inches of header.
+    # Up to two rows of four cells as wide as 2.6 inches and shaped like the pictures, at 150
+    # dots per inch, below 0.6 inches of header.
     columns, rows = min(count, 4), -(-count // 4)
-    assert pixels.shape[:2] == (int((2.6 * rows + 0.6) * 150), int(2.6 * columns * 150))
+    assert pixels.shape[:2] == (int((2.6 * 80 / 120 * rows + 0.6) * 150), int(2.6 * columns * 150))
     assert [p.name for p in out.parent.iterdir()] == ["s.png"]
 
 

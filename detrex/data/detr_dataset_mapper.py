@@ -71,7 +71,7 @@ class DetrDatasetMapper:
         """
         Raises:
             OSError: the image does not exist or cannot be decoded.
-            ValueError: an annotation's class id is out of range.
+            ValueError: an annotation's class id is out of range, or its mask is missing.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
         image = self._read_image(dataset_dict)
@@ -116,6 +116,11 @@ class DetrDatasetMapper:
             if annotation.get("iscrowd", 0):
                 continue
             self._check_class(annotation["category_id"], index, file_name)
+            if self.mask_on and not annotation.get("segmentation"):
+                raise ValueError(
+                    f"annotation number {index} of {file_name} has no segmentation, which "
+                    "mask_on=True needs; add it or set mask_on=False"
+                )
             if _has_area(annotation):
                 usable.append(annotation)
             else:
