@@ -6,6 +6,8 @@ head. Masks: True forbids (a float mask is added to the scores instead).
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,6 +70,8 @@ class MultiheadAttention(nn.Module):
         identity = query if identity is None else identity
         if key_pos is None and query_pos is not None and query_pos.shape == key.shape:
             key_pos = query_pos
+        if attn_mask is not None and attn_mask.is_floating_point() and key_padding_mask is not None:
+            key_padding_mask = _additive(key_padding_mask, attn_mask.dtype)
         out, _ = self.attn(
             _add(query, query_pos),
             _add(key, key_pos),
@@ -79,21 +83,28 @@ class MultiheadAttention(nn.Module):
         return identity + self.proj_drop(out)
 
 
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask to add to scores: minus infinity where it is True, or as it is if it has numbers."""
+    if mask.is_floating_point():
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))
+
+
 def _merge_masks(
-    attn_mask: Tensor | None, key_padding_mask: Tensor | None, dtype: torch.dtype
+    attn_mask: Tensor | None, key_padding_mask: Tensor | None, num_heads: int, dtype: torch.dtype
 ) -> Tensor | None:
     """Both masks as one for the scores ``(B, M, Q, S)``: boolean (True attends) or additive."""
+    masks = []
+    if attn_mask is not None:
+        per_head = attn_mask.ndim == 3
+        masks.append(attn_mask.unflatten(0, (-1, num_heads)) if per_head else attn_mask)
     if key_padding_mask is not None:
-        key_padding_mask = key_padding_mask[:, None, None]
-    if attn_mask is None:
-        return None if key_padding_mask is None else ~key_padding_mask
-    if attn_mask.dtype == torch.bool:
-        merged = attn_mask if key_padding_mask is None else attn_mask | key_padding_mask
-        return ~merged
-    attn_mask = attn_mask.to(dtype)
-    if key_padding_mask is None:
-        return attn_mask
-    return torch.where(key_padding_mask, float("-inf"), attn_mask)
+        masks.append(key_padding_mask[:, None, None])
+    if not masks:
+        return None
+    if all(mask.dtype == torch.bool for mask in masks):
+        return ~reduce(torch.logical_or, masks)
+    return reduce(torch.add, [_additive(mask, dtype) for mask in masks])
 
 
 class _ConditionalAttention(nn.Module):
@@ -129,7 +140,7 @@ class _ConditionalAttention(nn.Module):
             q,
             k,
             v,
-            attn_mask=_merge_masks(mask, padding, q.dtype),
+            attn_mask=_merge_masks(mask, padding, self.num_heads, q.dtype),
             dropout_p=self.attn_drop if self.training else 0.0,
         )
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)

@@ -1,0 +1,203 @@
+"""Deformable attention: the sampling core and the module around it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import reference_ops
+import torch
+from reference_recipe import fill_with_recipe
+from torch import Tensor
+from torch.testing import assert_close
+
+from detrex.layers import MultiScaleDeformableAttention, multi_scale_deformable_attn_pytorch
+
+CORE = reference_ops.load("ms_deform_attn_core")
+MODULE = reference_ops.load("ms_deform_attn_module")
+INPUTS = ("value", "sampling_locations", "attention_weights")
+
+
+def run_core(inputs: list[Tensor]) -> Tensor:
+    value, locations, weights = inputs
+    return multi_scale_deformable_attn_pytorch(value, CORE["spatial_shapes"], locations, weights)
+
+
+def slow_core(value, shapes, locations, weights) -> Tensor:
+    """The definition, point by point: bilinear interpolation of cells with centers at i + 0.5."""
+    b, _, m, d = value.shape
+    _, q, _, _, p, _ = locations.shape
+    out = value.new_zeros(b, q, m, d)
+    start = 0
+    for level, (h, w) in enumerate(shapes):
+        cells = value[:, start : start + h * w].unflatten(1, (h, w))
+        start += h * w
+        for index in torch.cartesian_prod(*(torch.arange(n) for n in (b, q, m, p))).tolist():
+            image, query, head, point = index
+            x, y = locations[image, query, head, level, point] * torch.tensor([w, h]) - 0.5
+            weight = weights[image, query, head, level, point]
+            for row in (math.floor(y), math.floor(y) + 1):
+                for col in (math.floor(x), math.floor(x) + 1):
+                    if 0 <= row < h and 0 <= col < w:
+                        share = (1 - abs(x - col)) * (1 - abs(y - row))
+                        out[image, query, head] += weight * share * cells[image, row, col, head]
+    return out.flatten(2)
+
+
+def random_inputs(b=2, q=3, m=2, d=3, shapes=((3, 2), (1, 1)), p=2, dtype=torch.float64):
+    """Values, locations (some beyond the border) and weights, all random."""
+    tokens = sum(h * w for h, w in shapes)
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(b, tokens, m, d, generator=generator, dtype=dtype)
+    locations = torch.rand(b, q, m, len(shapes), p, 2, generator=generator, dtype=dtype)
+    weights = torch.rand(b, q, m, len(shapes), p, generator=generator, dtype=dtype)
+    return value, shapes, locations * 1.6 - 0.3, weights
+
+
+def test_core_and_its_gradients_agree_with_the_reference():
+    inputs = [CORE[name].clone().requires_grad_() for name in INPUTS]
+    out = run_core(inputs)
+    assert_close(out, CORE["output"])
+    grads = torch.autograd.grad(out, inputs, CORE["cotangent"])
+    for name, grad in zip(INPUTS, grads, strict=True):
+        assert_close(grad, CORE[f"grad_{name}"])
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"shapes": ((1, 5),), "p": 1},
+        {"shapes": ((4, 3), (2, 2), (1, 1)), "m": 1, "d": 1, "b": 1},
+        {"shapes": ((2, 7), (3, 1)), "q": 1, "m": 3, "p": 3},
+    ],
+)
+def test_core_is_its_definition(sizes):
+    inputs = random_inputs(**sizes)
+    assert_close(multi_scale_deformable_attn_pytorch(*inputs), slow_core(*inputs))
+
+
+def test_core_gradients_are_the_numeric_ones():
+    value, shapes, locations, weights = random_inputs(b=1, q=2)
+    # Where a location is half-way between cells the interpolation has a kink.
+    cell = locations * torch.tensor([(w, h) for h, w in shapes])[:, None] - 0.5
+    assert (cell - cell.round()).abs().min() > 1e-4
+    assert torch.autograd.gradcheck(
+        lambda v, s, a: multi_scale_deformable_attn_pytorch(v, shapes, s, a),
+        [x.requires_grad_() for x in (value, locations, weights)],
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_core_keeps_the_dtype(dtype):
+    out = run_core([CORE[name].to(dtype) for name in INPUTS])
+    assert out.dtype == dtype
+    # A location rounded by eps moves by up to eps * w cells; values differ by up to about 6.
+    atol = 1e-5 if dtype == torch.float64 else 6 * 10 * torch.finfo(dtype).eps
+    assert_close(out.float(), CORE["output"], rtol=0, atol=atol)
+
+
+def test_core_without_queries():
+    value, shapes, locations, weights = random_inputs(q=0)
+    out = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    assert out.shape == (2, 0, 6)
+
+
+def filled(**options) -> MultiScaleDeformableAttention:
+    attention = MultiScaleDeformableAttention(32, 4, 3, 2, **{"batch_first": True, **options})
+    fill_with_recipe(attention)
+    return attention.eval()
+
+
+def arguments(points: str = "reference_points_2") -> dict[str, Tensor]:
+    known = {name: MODULE[name] for name in ("query", "value", "query_pos", "key_padding_mask")}
+    return known | {
+        "reference_points": MODULE[points],
+        "spatial_shapes": MODULE["spatial_shapes"],
+        "level_start_index": MODULE["level_start_index"],
+    }
+
+
+def test_module_starts_like_the_reference():
+    default = MultiScaleDeformableAttention()
+    assert_close(default.sampling_offsets.bias, MODULE["init_default_sampling_offsets_bias"])
+    small = MultiScaleDeformableAttention(32, 4, 3, 2)
+    assert_close(small.sampling_offsets.bias, MODULE["init_small_sampling_offsets_bias"])
+    assert sorted(small.state_dict()) == list(MODULE["module_keys"])
+    for name, parameter in default.named_parameters():
+        mean, std = MODULE[f"init_default_stat.{name}"].tolist()
+        # Six standard errors of a mean over all numbers, and of a standard deviation.
+        error = 6 * std / math.sqrt(parameter.numel())
+        assert abs(parameter.mean().item() - mean) <= 2 * error + 1e-9, name
+        assert abs(parameter.std().item() - std) <= 2 * error + 1e-6, name
+
+
+@pytest.mark.parametrize("points", ["2", "4"])
+def test_module_agrees_with_the_reference(points):
+    out = filled()(**arguments(f"reference_points_{points}"))
+    assert_close(out, MODULE[f"output_ref{points}"])
+
+
+def test_module_adds_to_the_identity_given():
+    # Measured without positions and padding, on top of the positions.
+    known = arguments() | {"query_pos": None, "key_padding_mask": None}
+    out = filled()(**known, identity=MODULE["query_pos"])
+    assert_close(out, MODULE["output_ref2_identity"])
+
+
+def test_self_attention_agrees_with_the_reference():
+    known = {"reference_points": MODULE["self_reference"]}
+    out = filled()(MODULE["self_query"], spatial_shapes=MODULE["spatial_shapes"], **known)
+    assert_close(out, MODULE["self_output"])
+
+
+def test_sequence_first_agrees_with_the_reference():
+    known = arguments()
+    known |= {name: known[name].transpose(0, 1) for name in ("query", "value", "query_pos")}
+    assert_close(filled(batch_first=False)(**known), MODULE["output_seq_first"])
+
+
+def test_shapes_may_be_a_list():
+    listed = arguments() | {"spatial_shapes": [tuple(s) for s in MODULE["spatial_shapes"].tolist()]}
+    assert torch.equal(filled()(**listed), filled()(**arguments()))
+
+
+def test_padding_has_no_influence():
+    known = arguments()
+    changed = known | {"value": known["value"].masked_fill(known["key_padding_mask"][..., None], 9)}
+    assert torch.equal(filled()(**changed), filled()(**known))
+
+
+def test_no_queries_and_no_gradient_trouble():
+    known = arguments()
+    known |= {name: known[name][:, :0] for name in ("query", "query_pos", "reference_points")}
+    attention = filled()
+    out = attention(**known)
+    assert out.shape == (2, 0, 32)
+    out.sum().backward()
+    assert all((p.grad == 0).all() for p in attention.parameters())
+
+
+def test_autocast_stays_close():
+    with torch.autocast("cpu", torch.bfloat16):
+        out = filled(dropout=0.0)(**arguments())
+    assert_close(out.float(), MODULE["output_ref2"], rtol=0, atol=0.1)
+
+
+def test_dropout_acts_in_training_only():
+    known = arguments()
+    attention = filled(dropout=1.0)
+    assert_close(attention(**known), MODULE["output_ref2"])
+    assert torch.equal(attention.train()(**known), known["query"])
+
+
+def test_wrong_input_is_named():
+    known = arguments()
+    with pytest.raises(ValueError, match="46 tokens don't fill levels"):
+        filled()(**known | {"spatial_shapes": [(5, 6), (3, 4), (2, 3)]})
+    with pytest.raises(ValueError, match="2 or 4 numbers, not 3"):
+        filled()(**known | {"reference_points": known["reference_points"].new_zeros(2, 7, 3, 3)})
+    with pytest.raises(ValueError, match="needs reference_points"):
+        filled()(known["query"])
+    with pytest.raises(ValueError, match="not divisible"):
+        MultiScaleDeformableAttention(32, 5)
