@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import Any
 
 import torch
 from detectron2.utils.comm import get_world_size, is_main_process
-from detectron2.utils.logger import log_every_n_seconds
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 
 class DatasetEvaluator:
@@ -90,7 +92,7 @@ def inference_on_dataset(
         the results of the evaluator, empty where it has none (all but the main process).
     """
     total = len(data_loader)  # type: ignore[arg-type]
-    logging.getLogger(__name__).info(f"Start inference on {total} batches")
+    logger.info(f"Start inference on {total} batches")
     if not isinstance(evaluator, DatasetEvaluator):
         evaluator = DatasetEvaluators(list(evaluator or []))
     evaluator.reset()
@@ -130,6 +132,7 @@ class _LoopTimer:
     def __init__(self, total: int) -> None:
         self.total = total
         self.num_warmup = min(5, total - 1)
+        self._last_logged = -math.inf
         self.restart(first=0)
 
     def restart(self, first: int) -> None:
@@ -148,16 +151,18 @@ class _LoopTimer:
         """Log after batch ``index``, at most every five seconds."""
         num_done = index + 1 - self._first
         data, compute, evaluation = (s / num_done for s in self._seconds.values())
-        if index < self.num_warmup * 2 and compute <= 5:
+        now = time.perf_counter()
+        is_too_early = index < self.num_warmup * 2 and compute <= 5
+        if is_too_early or now - self._last_logged < 5:
             return
-        per_iter = (time.perf_counter() - self._start) / num_done
+        self._last_logged = now
+        per_iter = (now - self._start) / num_done
         eta = datetime.timedelta(seconds=int(per_iter * (self.total - index - 1)))
-        message = (
+        logger.info(
             f"Inference done {index + 1}/{self.total}. Dataloading: {data:.4f} s/iter. "
             f"Inference: {compute:.4f} s/iter. Eval: {evaluation:.4f} s/iter. "
             f"Total: {per_iter:.4f} s/iter. ETA={eta}"
         )
-        log_every_n_seconds(logging.INFO, message, n=5, name=__name__)
 
     def log_total(self) -> None:
         """Log the time of the whole loop, warm-up excluded."""
@@ -167,7 +172,7 @@ class _LoopTimer:
             ("Total inference pure compute time", self._seconds["compute"]),
         )
         for name, seconds in times:
-            logging.getLogger(__name__).info(
+            logger.info(
                 f"{name}: {datetime.timedelta(seconds=int(seconds))} "
                 f"({seconds / num_done:.6f} s / iter per device, on {get_world_size()} devices)"
             )
