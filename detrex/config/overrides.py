@@ -61,7 +61,8 @@ def _exists(cfg: Any, key: str) -> bool:
                 return False
             node = node[int(part)]
         elif isinstance(node, DictConfig):
-            if part not in node:
+            # `part in node` would deny keys that have no value yet.
+            if part not in list(node):
                 return i == len(parts) - 1 and _is_argument(node.get("_target_"), part)
             node = _child(node, part)
         else:

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from detrex.engine.checks import check_checkpoint_exists, check_optimizer, check_output_dir
+
+
+@pytest.mark.parametrize("trace", ["last_checkpoint", "metrics.json"])
+def test_another_run_in_the_output_directory(tmp_path, trace):
+    (tmp_path / trace).write_text("")
+    with pytest.raises(FileExistsError, match=rf"already holds a run \({trace}\).*--resume"):
+        check_output_dir(str(tmp_path), resume=False)
+    check_output_dir(str(tmp_path), resume=True)
+
+
+def test_the_output_directory_is_made(tmp_path):
+    check_output_dir(str(tmp_path / "a" / "b"), resume=False)
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_an_output_directory_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"train\.output_dir=.*cannot be written to: Not a directory"):
+        check_output_dir(str(tmp_path / "file" / "run"), resume=False)
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.init_checkpoint=.*x\.pth does not exist"):
+        check_checkpoint_exists(str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("suffix", ["", "?matching_heuristics=True"])
+def test_a_checkpoint_that_is_there(tmp_path, suffix):
+    (tmp_path / "x.pth").write_bytes(b"")
+    check_checkpoint_exists(str(tmp_path / "x.pth") + suffix)
+
+
+@pytest.mark.parametrize("path", ["", "detectron2://a/R-50.pkl", "https://a/b.pth"])
+def test_checkpoints_that_only_loading_can_check(path):
+    check_checkpoint_exists(path)
+
+
+def test_a_trainable_parameter_that_the_optimizer_lacks_is_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].bias.requires_grad_(False)
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"^1 trainable parameters .*: 1\.weight;"):
+        check_optimizer(model, optimizer)
+    model[1].weight.requires_grad_(False)
+    check_optimizer(model, optimizer)
