@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -102,20 +101,18 @@ Run on several machines:
 
 
 def _try_get_key(cfg: Any, *keys: str, default: Any = None) -> Any:
-    """The first of the dotted keys that the config has (and that is not None)."""
-    if isinstance(cfg, (CfgNode, Mapping)) and not isinstance(cfg, DictConfig):
-        cfg = OmegaConf.create(dict(cfg), flags={"allow_objects": True})
-    if not isinstance(cfg, DictConfig):
-        return default
+    """The first of the dotted keys that the config has and that is not None, else the default."""
     for key in keys:
-        value = OmegaConf.select(cfg, key)
+        value = cfg
+        for part in key.split("."):
+            value = value[part] if isinstance(value, Mapping) and part in value else None
         if value is not None:
             return value
     return default
 
 
 def _highlight(code: str, filename: str) -> str:
-    """Color source text for the console, if pygments is installed."""
+    """Color source text for a terminal, if pygments is installed. Scripts use it too."""
     try:
         import pygments
         from pygments.formatters import Terminal256Formatter
@@ -166,12 +163,13 @@ def _log_config_file(logger: logging.Logger, config_file: str | None) -> None:
         return
     with PathManager.open(config_file, "r") as f:
         text = f.read()
-    logger.info(f"Contents of args.config_file={config_file}:\n{_highlight(text, config_file)}")
+    # Not highlighted: the same text goes to log.txt, where color codes are noise.
+    logger.info(f"Contents of args.config_file={config_file}:\n{text}")
 
 
 def _save_config(cfg: Any, path: str, logger: logging.Logger) -> None:
     if isinstance(cfg, CfgNode):
-        logger.info(f"Running with full config:\n{_highlight(cfg.dump(), '.yaml')}")
+        logger.info(f"Running with full config:\n{cfg.dump()}")
         temporary = path + ".tmp"
         with open(temporary, "w") as f:
             f.write(cfg.dump())
