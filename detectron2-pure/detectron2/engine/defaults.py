@@ -10,10 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
-from fvcore.common.config import CfgNode
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -25,6 +21,9 @@ from detectron2.utils.events import (
 )
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
     "DefaultPredictor",

@@ -18,17 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from fvcore.common.checkpoint import Checkpointer
-from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
-from fvcore.common.param_scheduler import ParamScheduler
-from fvcore.common.timer import Timer
-
 from detectron2.engine.profile_hooks import AutogradProfiler, TorchMemoryStats, TorchProfiler
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.env import preserve_rng_state
 from detectron2.utils.events import EventWriter
+from fvcore.common.checkpoint import Checkpointer
+from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
+from fvcore.common.param_scheduler import ParamScheduler
+from fvcore.common.timer import Timer
 
 __all__ = [
     "AutogradProfiler",
@@ -289,11 +288,12 @@ class LRScheduler(HookBase):
         optimizer: torch.optim.Optimizer | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | ParamScheduler | None = None,
     ) -> None:
-        self._optimizer = optimizer
-        self._scheduler = scheduler
+        self._optimizer: Any = optimizer
+        self._scheduler: Any = scheduler
 
     def before_train(self) -> None:
-        self._optimizer = self._optimizer or self.trainer.optimizer
+        trainer: Any = self.trainer
+        self._optimizer = self._optimizer or trainer.optimizer
         if isinstance(self.scheduler, ParamScheduler):
             self._scheduler = LRMultiplier(
                 self._optimizer,
@@ -317,7 +317,6 @@ class LRScheduler(HookBase):
         return rates.index(Counter(rates).most_common(1)[0][0])
 
     def after_step(self) -> None:
-        assert self._optimizer is not None
         lr = self._optimizer.param_groups[self._best_param_group_id]["lr"]
         self.trainer.storage.put_scalar("lr", lr, smoothing_hint=False)
         self.scheduler.step()
@@ -325,7 +324,8 @@ class LRScheduler(HookBase):
     @property
     def scheduler(self) -> Any:
         """The scheduler in use."""
-        return self._scheduler or self.trainer.scheduler
+        trainer: Any = self.trainer
+        return self._scheduler or trainer.scheduler
 
     def state_dict(self) -> dict[str, Any]:
         if isinstance(self.scheduler, torch.optim.lr_scheduler.LRScheduler):

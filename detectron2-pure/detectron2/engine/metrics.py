@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.utils.file_io import PathManager
 

@@ -16,14 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
-
 from detectron2.engine import metrics
 from detectron2.utils import comm
 from detectron2.utils.env import get_rng_state, set_rng_state
 from detectron2.utils.events import EventStorage
 from detectron2.utils.logger import _log_api_usage
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 __all__ = ["AMPTrainer", "HookBase", "SimpleTrainer", "TrainerBase"]
 

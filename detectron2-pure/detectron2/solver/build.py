@@ -140,7 +140,7 @@ def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"params": parameters, **dict(settings)} for settings, parameters in merged.items()]
 
 
-def maybe_add_gradient_clipping(cfg: Any, optimizer: type[torch.optim.Optimizer] | Any) -> Any:
+def maybe_add_gradient_clipping(cfg: Any, optimizer: Any) -> Any:
     """Make an optimizer, or a class of them, clip gradients in its ``step``.
 
     Args:
@@ -166,17 +166,13 @@ def maybe_add_gradient_clipping(cfg: Any, optimizer: type[torch.optim.Optimizer]
         else:
             nn.utils.clip_grad_norm_(parameter, limit, norm_type)
 
-    is_class = isinstance(optimizer, type)
-    clipping = _clipping_class(optimizer if is_class else type(optimizer), clip_one)
-    if is_class:
-        return clipping
-    optimizer.__class__ = clipping
+    if isinstance(optimizer, type):
+        return _clipping_class(optimizer, clip_one)
+    optimizer.__class__ = _clipping_class(type(optimizer), clip_one)
     return optimizer
 
 
-def _clipping_class(
-    base: type[torch.optim.Optimizer], clip_one: Callable[[nn.Parameter], None]
-) -> type[torch.optim.Optimizer]:
+def _clipping_class(base: type[Any], clip_one: Callable[[nn.Parameter], None]) -> type[Any]:
     def step(self: torch.optim.Optimizer, closure: Callable[[], float] | None = None) -> Any:
         for group in self.param_groups:
             for parameter in group["params"]:

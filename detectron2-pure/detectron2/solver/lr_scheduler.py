@@ -100,7 +100,7 @@ class LRMultiplier(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """The learning rate of each group at the current iteration."""
         # Schedulers are defined on [0, 1) and some refuse 1, the step after the last iteration.
         where = min(self.last_epoch / self._max_iter, math.nextafter(1.0, 0.0))

@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 
 # Processes that run on this machine. `launch` sets it; frameworks that start their own
-# processes call `create_local_process_group` or set it.
-_LOCAL_PROCESS_GROUP: dist.ProcessGroup | None = None
+# processes call `create_local_process_group` or set it. Any: torch's own annotations of groups
+# disagree with each other.
+_LOCAL_PROCESS_GROUP: Any = None
 
 
 def _is_distributed() -> bool:
@@ -74,7 +75,7 @@ def destroy_process_groups() -> None:
     _get_global_gloo_group.cache_clear()
 
 
-def get_local_process_group() -> dist.ProcessGroup:
+def get_local_process_group() -> Any:
     """The group of the processes on this machine.
 
     Raises:
@@ -123,7 +124,7 @@ def synchronize() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _get_global_gloo_group() -> dist.ProcessGroup:
+def _get_global_gloo_group() -> Any:
     """A group of all processes that can carry pickled objects."""
     if dist.get_backend() == dist.Backend.NCCL:
         return dist.new_group(backend="gloo")

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from fvcore.common.history_buffer import HistoryBuffer
-
 from detectron2.utils.file_io import PathManager
+from fvcore.common.history_buffer import HistoryBuffer
 
 __all__ = [
     "CommonMetricPrinter",

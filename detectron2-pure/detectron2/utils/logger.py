@@ -12,10 +12,9 @@ from types import FrameType
 from typing import IO, Any
 
 import torch
+from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from termcolor import colored
-
-from detectron2.utils.file_io import PathManager
 
 __all__ = [
     "create_small_table",
@@ -70,7 +69,7 @@ class _StdoutHandler(logging.StreamHandler):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> IO[str]:  # type: ignore[override]
+    def stream(self) -> IO[str]:
         return sys.stdout
 
 

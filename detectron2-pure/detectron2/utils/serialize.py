@@ -21,6 +21,8 @@ class PicklableWrapper:
         obj: what to wrap; a wrapper is unwrapped first.
     """
 
+    _obj: Any
+
     def __init__(self, obj: Any) -> None:
         while isinstance(obj, PicklableWrapper):
             obj = obj._obj

@@ -7,11 +7,10 @@ import json
 import os
 
 import torch
-from torch import nn
-
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
+from torch import nn
 
 
 def report(folder):

@@ -6,10 +6,6 @@ import types
 import numpy as np
 import pytest
 import torch
-from fvcore.common.config import CfgNode
-from omegaconf import OmegaConf
-from torch import nn
-
 from detectron2.engine import (
     DefaultPredictor,
     DefaultTrainer,
@@ -20,6 +16,9 @@ from detectron2.engine import (
 )
 from detectron2.engine.defaults import _highlight, _try_get_key
 from detectron2.utils.env import preserve_rng_state
+from fvcore.common.config import CfgNode
+from omegaconf import OmegaConf
+from torch import nn
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,11 @@ from unittest import mock
 
 import pytest
 import torch
+from detectron2.engine import SimpleTrainer, TrainerBase, default_writers, hooks
+from detectron2.utils.events import EventWriter
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.param_scheduler import LinearParamScheduler
 from torch import nn
-
-from detectron2.engine import SimpleTrainer, TrainerBase, default_writers, hooks
-from detectron2.utils.events import EventWriter
 
 
 class Trainer(TrainerBase):
@@ -89,7 +88,7 @@ def test_eval_hook_bad_results():
         trainer.train(0, 1)
     trainer = Trainer()
     trainer.register_hooks([hooks.EvalHook(0, lambda: 3)])
-    with pytest.raises(AssertionError, match="must return a dict. Got 3"):
+    with pytest.raises(AssertionError, match=r"must return a dict\. Got 3"):
         trainer.train(0, 1)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from detectron2.engine import launch
 
 FOLDER = Path(__file__).parent

@@ -8,11 +8,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from fvcore.common.checkpoint import Checkpointer
-from torch import nn
-
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, TrainerBase, hooks
 from detectron2.utils.env import preserve_rng_state
+from fvcore.common.checkpoint import Checkpointer
+from torch import nn
 
 
 class Model(nn.Module):

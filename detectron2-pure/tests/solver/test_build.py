@@ -2,8 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-
 from detectron2.solver import (
     build_lr_scheduler,
     build_optimizer,
@@ -11,6 +9,7 @@ from detectron2.solver import (
     maybe_add_gradient_clipping,
 )
 from detectron2.solver.build import _expand_param_groups, reduce_param_groups
+from torch import nn
 
 
 class Model(nn.Module):

@@ -2,13 +2,12 @@ import math
 
 import pytest
 import torch
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from fvcore.common.param_scheduler import (
     ConstantParamScheduler,
     CosineParamScheduler,
     MultiStepParamScheduler,
 )
-
-from detectron2.solver import LRMultiplier, WarmupParamScheduler
 
 
 def make_optimizer(*rates):

@@ -2,7 +2,6 @@ import subprocess
 import sys
 
 import torch
-
 from detectron2.utils.collect_env import collect_env_info
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from detectron2.utils import comm
 from detectron2.utils.env import preserve_rng_state
 

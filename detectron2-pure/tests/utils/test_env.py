@@ -4,7 +4,6 @@ import random
 import numpy as np
 import pytest
 import torch
-
 from detectron2.utils.env import (
     get_rng_state,
     preserve_rng_state,

@@ -4,7 +4,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventStorage,

@@ -1,7 +1,6 @@
 import urllib.error
 
 import pytest
-
 from detectron2.utils import file_io
 from detectron2.utils.file_io import PathHandler, PathManager
 

@@ -1,7 +1,6 @@
 import logging
 
 import pytest
-
 from detectron2.utils.logger import (
     create_small_table,
     log_every_n,

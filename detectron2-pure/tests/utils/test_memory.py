@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from detectron2.utils.memory import retry_if_cuda_oom
 
 

@@ -2,7 +2,6 @@ import copy
 import pickle
 
 import pytest
-
 from detectron2.utils.serialize import PicklableWrapper
 
 
