@@ -24,7 +24,6 @@ MODULES = {
     "detectron2.config.defaults": _YACS,
     "detectron2.export": "the caffe2 and TorchScript exporters",
     "detectron2.layers.csrc": "the compiled operators",
-    "detectron2.layers.losses": "box losses (torchvision.ops has *_box_iou_loss)",
     "detectron2.layers.roi_align_rotated": _ROTATED,
     "detectron2.layers.rotated_boxes": _ROTATED,
     "detectron2.modeling.anchor_generator": "the anchors of " + _RCNN,
@@ -54,11 +53,14 @@ NAMES = {
         ("get_cfg", "set_global_cfg", "global_cfg", "upgrade_config", "downgrade_config"), _YACS
     ),
     "detectron2.layers": dict.fromkeys(
-        ("ROIAlignRotated", "roi_align_rotated", "batched_nms_rotated", "nms_rotated"), _ROTATED
-    )
-    | dict.fromkeys(("pairwise_iou_rotated",), _ROTATED)
-    | dict.fromkeys(
-        ("ciou_loss", "diou_loss"), "box losses (torchvision.ops has *_box_iou_loss)"
+        (
+            "ROIAlignRotated",
+            "roi_align_rotated",
+            "batched_nms_rotated",
+            "nms_rotated",
+            "pairwise_iou_rotated",
+        ),
+        _ROTATED,
     ),
     "detectron2.modeling": dict.fromkeys(
         (
@@ -101,9 +103,7 @@ NAMES = {
         ),
         "a backbone that timm has too (use a timm backbone instead)",
     ),
-    "detectron2.structures": dict.fromkeys(
-        ("RotatedBoxes", "pairwise_iou_rotated"), _ROTATED
-    ),
+    "detectron2.structures": dict.fromkeys(("RotatedBoxes", "pairwise_iou_rotated"), _ROTATED),
 }
 NAMES["detectron2.modeling.backbone"] = NAMES["detectron2.modeling"]
 NAMES["detectron2.modeling.meta_arch"] = NAMES["detectron2.modeling"]

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
 
-from omegaconf import DictConfig
-
 from detectron2.config.errors import ConfigError, describe, located
 from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig
 
 
 def as_config(value: Any) -> Any:

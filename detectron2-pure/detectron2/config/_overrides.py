@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 from omegaconf import AnyNode, Container, DictConfig, ListConfig, Node, open_dict
 from omegaconf.errors import ConfigKeyError
-
-from detectron2.utils.registry import locate
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +163,7 @@ def _has(parent: Container, index: Any) -> bool:
     if isinstance(parent, ListConfig):
         return isinstance(index, int) and -len(parent) <= index < len(parent)
     # `in` is false for keys whose value is missing ("???") or an unresolvable interpolation.
-    return not parent._is_none() and index in list(parent.keys())
+    return not parent._is_none() and index in list(parent)
 
 
 def _delete(cfg: DictConfig, parent: Any, index: Any, override: _Override) -> None:

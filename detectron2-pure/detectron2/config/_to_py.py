@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf, SCMode
-
 from detectron2.config.instantiate import target_name
+from omegaconf import OmegaConf, SCMode
 
 WIDTH = 88
 

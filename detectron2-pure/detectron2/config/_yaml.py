@@ -9,11 +9,10 @@ import sys
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf, SCMode
-
 from detectron2.config.errors import located
 from detectron2.config.instantiate import dump_dataclass
 from detectron2.utils.registry import _convert_target_to_string, locate
+from omegaconf import OmegaConf, SCMode
 
 _PYTHON = "tag:yaml.org,2002:python/"
 _UNREPRESENTABLE = "!unrepresentable"
@@ -142,18 +141,10 @@ class _SafeConfigLoader(yaml.SafeLoader):
         )
 
 
-_SafeConfigLoader.add_constructor(
-    f"{_PYTHON}tuple", _SafeConfigLoader.construct_python_sequence
-)
+_SafeConfigLoader.add_constructor(f"{_PYTHON}tuple", _SafeConfigLoader.construct_python_sequence)
 _SafeConfigLoader.add_multi_constructor(
     f"{_PYTHON}object:", _SafeConfigLoader.construct_python_object
 )
-_SafeConfigLoader.add_multi_constructor(
-    f"{_PYTHON}name:", _SafeConfigLoader.construct_python_name
-)
-_SafeConfigLoader.add_multi_constructor(
-    _PYTHON, lambda loader, suffix, node: loader.refuse(node)
-)
-_SafeConfigLoader.add_constructor(
-    _UNREPRESENTABLE, _SafeConfigLoader.refuse_unrepresentable
-)
+_SafeConfigLoader.add_multi_constructor(f"{_PYTHON}name:", _SafeConfigLoader.construct_python_name)
+_SafeConfigLoader.add_multi_constructor(_PYTHON, lambda loader, suffix, node: loader.refuse(node))
+_SafeConfigLoader.add_constructor(_UNREPRESENTABLE, _SafeConfigLoader.refuse_unrepresentable)

@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import IO, Any
 
+from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as _CfgNode
 from omegaconf import DictConfig
-
-from detectron2.utils.file_io import PathManager
 
 __all__ = ["CfgNode", "configurable"]
 

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf
-
 from detectron2.config.errors import ConfigError, describe, located
 from detectron2.utils.registry import _convert_target_to_string, locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 __all__ = ["dump_dataclass", "instantiate"]
 
@@ -94,5 +93,7 @@ def target_name(target: Any) -> str:
 
 def _place(cfg: Mapping[str, Any]) -> str:
     """`` (model.backbone in the config)`` for a node below the top level."""
-    parent = cfg._get_parent() if isinstance(cfg, Container) else None
-    return f" ({parent._get_full_key(cfg._key())} in the config)" if parent is not None else ""
+    parent = cfg._get_parent() if isinstance(cfg, DictConfig) else None
+    if not isinstance(cfg, DictConfig) or parent is None:
+        return ""
+    return f" ({parent._get_full_key(cfg._key())} in the config)"

@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import cloudpickle
-from omegaconf import DictConfig, ListConfig, OmegaConf
-
 from detectron2.config._files import as_config, require_file, run_config_file
 from detectron2.config._overrides import apply_overrides
 from detectron2.config._to_py import config_to_py
 from detectron2.config._yaml import dump_config, load_yaml
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import _convert_target_to_string
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 __all__ = ["LazyCall", "LazyConfig"]
 
@@ -53,7 +52,7 @@ class LazyConfig:
     """Load, override, save and show configs made of `LazyCall` and plain values."""
 
     @staticmethod
-    def load_rel(filename: str, keys: None | str | tuple[str, ...] = None) -> Any:
+    def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
         """Like `load`, with a path relative to the file that calls this."""
         caller = inspect.stack()[1].filename
         if caller.startswith("<"):
@@ -61,7 +60,7 @@ class LazyConfig:
         return LazyConfig.load(os.path.join(os.path.dirname(caller), filename), keys)
 
     @staticmethod
-    def load(filename: str, keys: None | str | tuple[str, ...] = None) -> Any:
+    def load(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
         """Load a ``.py`` or ``.yaml`` config.
 
         Args:

@@ -11,6 +11,11 @@ from detectron2.layers.batch_norm import (
     get_norm,
 )
 from detectron2.layers.blocks import CNNBlockBase, DepthwiseSeparableConv2d
+from detectron2.layers.deform_conv import DeformConv, ModulatedDeformConv
+from detectron2.layers.losses import ciou_loss, diou_loss
+from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.layers.nms import batched_nms, nms
+from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import (
     BatchNorm2d,
@@ -33,20 +38,29 @@ __all__ = [
     "Conv2d",
     "ConvTranspose2d",
     "CycleBatchNormList",
+    "DeformConv",
     "DepthwiseSeparableConv2d",
     "FrozenBatchNorm2d",
     "LayerNorm",
     "Linear",
+    "ModulatedDeformConv",
     "NaiveSyncBatchNorm",
+    "ROIAlign",
     "ShapeSpec",
+    "batched_nms",
     "cat",
     "check_if_dynamo_compiling",
+    "ciou_loss",
     "cross_entropy",
+    "diou_loss",
     "empty_input_loss_func_wrapper",
     "get_norm",
     "interpolate",
     "move_device_like",
+    "nms",
     "nonzero_tuple",
+    "paste_masks_in_image",
+    "roi_align",
     "shapes_to_tensor",
 ]
 

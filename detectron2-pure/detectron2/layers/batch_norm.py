@@ -34,6 +34,11 @@ class FrozenBatchNorm2d(nn.Module):
 
     _version = 3
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(
         self,
         num_features: int,
@@ -141,15 +146,16 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
 
 
 def _frozen_equal(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> FrozenBatchNorm2d:
+    act, drop = getattr(bn, "act", None), getattr(bn, "drop", None)
     if bn.running_mean is None or bn.running_var is None:
         raise TypeError(
             f"{type(bn).__name__} without running statistics cannot be frozen; create it with "
             "track_running_stats=True."
         )
     frozen: FrozenBatchNorm2d
-    if isinstance(getattr(bn, "act", None), nn.Module):
-        drop = getattr(bn, "drop", None) or nn.Identity()
-        frozen = FrozenBatchNormAct2d(bn.num_features, bn.eps, drop, bn.act)
+    if isinstance(act, nn.Module):
+        drop = drop if isinstance(drop, nn.Module) else nn.Identity()
+        frozen = FrozenBatchNormAct2d(bn.num_features, bn.eps, drop, act)
     elif type(bn).forward in (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward):
         frozen = FrozenBatchNorm2d(bn.num_features, bn.eps)
     else:
@@ -170,10 +176,7 @@ def _trainable_equal(frozen: FrozenBatchNorm2d) -> nn.Module:
     bn = nn.BatchNorm2d(frozen.num_features, frozen.eps)
     bn.to(device=frozen.weight.device, dtype=frozen.weight.dtype)
     bn.load_state_dict(
-        {
-            name: getattr(frozen, name)
-            for name in ("weight", "bias", "running_mean", "running_var")
-        },
+        {name: getattr(frozen, name) for name in ("weight", "bias", "running_mean", "running_var")},
         strict=False,
     )
     bn.train(frozen.training)
@@ -221,7 +224,7 @@ class NaiveSyncBatchNorm(nn.SyncBatchNorm):
         """Normalize input (B, C, H, W)."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.training and (not distributed or torch.distributed.get_world_size() == 1):
-            return nn.BatchNorm2d.forward(self, input)  # type: ignore[arg-type]
+            return nn.BatchNorm2d.forward(self, input)
         return super().forward(input)
 
 
@@ -238,8 +241,9 @@ class CycleBatchNormList(nn.ModuleList):
         self._affine = kwargs.pop("affine", True)
         super().__init__([bn_class(**kwargs, affine=False) for _ in range(length)])
         if self._affine:
-            self.weight = nn.Parameter(torch.ones(self[0].num_features))
-            self.bias = nn.Parameter(torch.zeros(self[0].num_features))
+            channels = kwargs["num_features"]
+            self.weight = nn.Parameter(torch.ones(channels))
+            self.bias = nn.Parameter(torch.zeros(channels))
         self._turn = 0
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import fvcore.nn.weight_init as weight_init
-from torch import Tensor, nn
-
 from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.wrappers import Conv2d
+from torch import Tensor, nn
 
 __all__ = ["CNNBlockBase", "DepthwiseSeparableConv2d"]
 

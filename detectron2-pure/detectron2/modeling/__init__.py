@@ -3,10 +3,56 @@
 from typing import Any
 
 from detectron2._left_out import explain as _explain
-from detectron2.layers.shape_spec import ShapeSpec
-from detectron2.modeling.backbone import BACKBONE_REGISTRY, Backbone, build_backbone
+from detectron2.modeling.backbone import (
+    BACKBONE_REGISTRY,
+    FPN,
+    Backbone,
+    BasicBlock,
+    BasicStem,
+    BottleneckBlock,
+    DeformBottleneckBlock,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+    ResNet,
+    ResNetBlockBase,
+    ShapeSpec,
+    build_backbone,
+    make_stage,
+)
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch import (
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    build_model,
+    build_sem_seg_head,
+)
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.modeling.sampling import subsample_labels
 
-__all__ = ["BACKBONE_REGISTRY", "Backbone", "ShapeSpec", "build_backbone"]
+__all__ = [
+    "BACKBONE_REGISTRY",
+    "FPN",
+    "META_ARCH_REGISTRY",
+    "SEM_SEG_HEADS_REGISTRY",
+    "Backbone",
+    "BasicBlock",
+    "BasicStem",
+    "BottleneckBlock",
+    "DeformBottleneckBlock",
+    "LastLevelMaxPool",
+    "LastLevelP6P7",
+    "Matcher",
+    "ResNet",
+    "ResNetBlockBase",
+    "ShapeSpec",
+    "build_backbone",
+    "build_model",
+    "build_sem_seg_head",
+    "detector_postprocess",
+    "make_stage",
+    "sem_seg_postprocess",
+    "subsample_labels",
+]
 
 
 def __getattr__(name: str) -> Any:

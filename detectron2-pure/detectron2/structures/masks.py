@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
+from detectron2.structures.boxes import Boxes
 from torch import Tensor
 from torchvision.ops import roi_align
-
-from detectron2.structures.boxes import Boxes
 
 __all__ = ["BitMasks", "PolygonMasks", "ROIMasks", "polygon_area", "polygons_to_bitmask"]
 
@@ -35,7 +34,9 @@ def polygons_to_bitmask(polygons: list[np.ndarray], height: int, width: int) -> 
     """
     if not polygons:
         return np.zeros((height, width), dtype=bool)
-    codes = mask_util.frPyObjects([np.asarray(p, dtype=np.float64) for p in polygons], height, width)
+    codes = mask_util.frPyObjects(
+        [np.asarray(p, dtype=np.float64) for p in polygons], height, width
+    )
     return mask_util.decode(mask_util.merge(codes)).astype(bool)
 
 
@@ -217,7 +218,9 @@ class PolygonMasks:
         indices = torch.as_tensor(item)
         if indices.dtype == torch.bool:
             if indices.shape != (len(self),):
-                raise IndexError(f"A mask of shape {tuple(indices.shape)} for {len(self)} polygons.")
+                raise IndexError(
+                    f"A mask of shape {tuple(indices.shape)} for {len(self)} polygons."
+                )
             indices = indices.nonzero().flatten()
         return PolygonMasks([self.polygons[i] for i in indices.tolist()])
 
@@ -322,7 +325,7 @@ class ROIMasks:
 
         Pixels of at least ``threshold`` belong to the mask.
         """
-        # Here, because layers.mask_ops is the larger unit and structures are imported by all.
+        # At the top this would be a circle: mask_ops takes Boxes.
         from detectron2.layers.mask_ops import paste_masks_in_image
 
         return BitMasks(

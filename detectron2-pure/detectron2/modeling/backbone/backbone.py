@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
 
-from torch import Tensor, nn
-
 from detectron2.layers.shape_spec import ShapeSpec
+from torch import Tensor, nn
 
 __all__ = ["Backbone"]
 

@@ -1,0 +1,65 @@
+"""Place masks of boxes on an image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures.boxes import Boxes
+from torch import Tensor
+
+__all__ = ["paste_masks_in_image"]
+
+
+def paste_masks_in_image(
+    masks: Tensor,
+    boxes: Boxes | Tensor,
+    image_shape: tuple[int, int],
+    threshold: float = 0.5,
+) -> Tensor:
+    """Stretch each mask to its box, on an otherwise empty image.
+
+    Args:
+        masks: (N, M, M), probabilities or booleans.
+        boxes: N boxes as XYXY in pixels.
+        image_shape: (height, width) of the image.
+        threshold: pixels with at least this value are true. If negative, the values are
+            returned, as integers up to 255.
+
+    Returns:
+        (N, height, width), boolean (uint8 for a negative threshold).
+    """
+    if masks.dim() != 3 or masks.shape[-1] != masks.shape[-2]:
+        raise AssertionError(f"Masks to paste have the shape (N, M, M), not {tuple(masks.shape)}.")
+    corners = boxes.tensor if isinstance(boxes, Boxes) else boxes
+    if len(corners) != len(masks):
+        raise AssertionError(f"There are {len(masks)} masks, but {len(corners)} boxes.")
+    dtype = torch.bool if threshold >= 0 else torch.uint8
+    image = torch.zeros(len(masks), *image_shape, dtype=dtype, device=masks.device)
+    for i, box in enumerate(corners.tolist()):
+        rows, columns, values = _stretch(masks[i].float(), box, image_shape)
+        image[i, rows, columns] = values >= threshold if threshold >= 0 else (values * 255).byte()
+    return image
+
+
+def _stretch(
+    mask: Tensor, box: list[float], image_shape: tuple[int, int]
+) -> tuple[slice, slice, Tensor]:
+    """The rows and columns of the image that a mask (M, M) reaches, and its values there."""
+    rows, y = _positions(box[1], box[3], image_shape[0])
+    columns, x = _positions(box[0], box[2], image_shape[1])
+    if not (len(y) and len(x)):
+        return rows, columns, mask.new_zeros(len(y), len(x))
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(mask.device)
+    values = F.grid_sample(mask[None, None], grid[None], align_corners=False)
+    return rows, columns, values[0, 0]
+
+
+def _positions(low: float, high: float, size: int) -> tuple[slice, Tensor]:
+    """The pixels near [low, high], and where their centers lie in it, from -1 to 1."""
+    # One pixel more on each side: interpolation reaches half a mask cell beyond the box.
+    first = min(max(math.floor(low) - 1, 0), size)
+    last = max(min(math.ceil(high) + 1, size), first)
+    centers = torch.arange(first, last, dtype=torch.float32) + 0.5
+    return slice(first, last), (centers - low) / max(high - low, 1e-6) * 2 - 1
