@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Targets = list[dict[str, Tensor]]
@@ -31,6 +32,7 @@ class Prediction:
         indices: fixed matches; None to have them found.
         num_boxes_scale: multiplies the number of targets that losses are divided by, for targets
             that repeat (the number of denoising groups, for example).
+        class_agnostic: tells objects from background only; every target counts as class 0.
     """
 
     logits: Tensor
@@ -39,6 +41,14 @@ class Prediction:
     targets: Targets | None = None
     indices: Indices | None = None
     num_boxes_scale: float = 1.0
+    class_agnostic: bool = False
+
+    def own_targets(self, targets: Targets) -> Targets:
+        """What it is to be compared with, given the targets of the batch."""
+        own = targets if self.targets is None else self.targets
+        if self.class_agnostic:
+            own = [{**t, "labels": torch.zeros_like(t["labels"])} for t in own]
+        return own
 
 
 def predictions_from_outputs(outputs: Mapping[str, Any]) -> list[Prediction]:

@@ -158,7 +158,7 @@ class SetCriterion(nn.Module):
         self, prediction: Prediction, indices: Indices, targets: Targets, num_boxes: Tensor
     ) -> dict[str, Tensor]:
         """All losses of one prediction, named without its suffix."""
-        own = targets if prediction.targets is None else prediction.targets
+        own = prediction.own_targets(targets)
         pairs = matched_pairs(indices, own, prediction.boxes.device)
         num_boxes = num_boxes * prediction.num_boxes_scale
         terms = self.terms()

@@ -136,7 +136,7 @@ def dice_loss(
     preds: Tensor,
     targets: Tensor,
     weight: Tensor | None = None,
-    eps: float = 1.0,
+    eps: float = 1e-4,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
     use_sigmoid: bool = True,
@@ -148,11 +148,11 @@ def dice_loss(
     Args:
         preds: ``(N, ...)`` logits, or probabilities unless ``use_sigmoid``.
         targets: ``(N, ...)`` in [0, 1].
-        eps: added above and below the fraction, so that two empty masks agree.
+        eps: ``1 + eps`` is added above and below the fraction, so that two empty masks agree.
     """
     if use_sigmoid:
         preds = preds.sigmoid()
     preds, targets = preds.flatten(1), targets.flatten(1).to(preds.dtype)
     overlap = (preds * targets).sum(1)
-    loss = 1 - (2 * overlap + eps) / (preds.sum(1) + targets.sum(1) + eps)
+    loss = 1 - (2 * overlap + 1 + eps) / (preds.sum(1) + targets.sum(1) + 1 + eps)
     return reduce_loss(loss, weight, reduction, avg_factor)

@@ -127,6 +127,6 @@ class DiceLoss(_Loss):
         use_sigmoid: bool = True,
         reduction: str = "mean",
         loss_weight: float = 1.0,
-        eps: float = 1.0,
+        eps: float = 1e-3,
     ):
         super().__init__(dice_loss, reduction, loss_weight, use_sigmoid=use_sigmoid, eps=eps)

@@ -86,19 +86,17 @@ class HungarianMatcher(nn.Module):
     def _assign(self, predictions: list[Prediction], targets: Targets) -> list[Indices]:
         if not predictions:
             return []
-        costs = [self.costs(p, targets if p.targets is None else p.targets) for p in predictions]
+        own = [p.own_targets(targets) for p in predictions]
+        costs = [self.costs(p, t) for p, t in zip(predictions, own, strict=True)]
         flat = torch.cat([c.flatten() for c in costs]).cpu()  # the one copy from the device
         parts = flat.split([c.numel() for c in costs])
         matches, trouble = [], {}
-        for prediction, cost, part in zip(predictions, costs, parts, strict=True):
-            own = targets if prediction.targets is None else prediction.targets
-            blocks = [
-                block[:, : len(target["labels"])]
-                for block, target in zip(part.view(cost.shape).numpy(), own, strict=True)
-            ]
+        for i, part in enumerate(parts):
+            images = zip(part.view(costs[i].shape).numpy(), own[i], strict=True)
+            blocks = [block[:, : len(target["labels"])] for block, target in images]
             bad = [image for image, block in enumerate(blocks) if not np.isfinite(block).all()]
             if bad:
-                trouble[prediction.suffix or "last layer"] = bad
+                trouble[predictions[i].suffix or "last layer"] = bad
             matches.append([_assign_block(block) for block in blocks])
         if trouble:
             self._report(trouble)
