@@ -251,7 +251,7 @@ def _warn_if_close(key: str, name: Any, known: set[Any]) -> None:
 
 def _unknown(cfg: DictConfig, override: _Override, key: str) -> ConfigKeyError:
     """The error for an override whose ``key`` (or a part of it) is not in the config."""
-    close = _nearest(cfg, key)
+    close = _nearest(cfg, max(key, override.key, key=len))
     parts = [f"The key {key} of the override {override.text!r} does not exist in the config."]
     if close:
         parts.append(f"Did you mean {' or '.join(close)}?")
@@ -263,15 +263,18 @@ def _unknown(cfg: DictConfig, override: _Override, key: str) -> ConfigKeyError:
 def _nearest(cfg: DictConfig, key: str) -> list[str]:
     """Up to three existing keys that ``key`` may stand for, best first."""
     known = list(dict.fromkeys(_all_keys(cfg, "")))
-    last = key.rpartition(".")[2]
+    folder, _, last = key.rpartition(".")
 
     def score(candidate: str) -> float:
-        path = difflib.SequenceMatcher(None, key, candidate).ratio()
         name = difflib.SequenceMatcher(None, last, candidate.rpartition(".")[2]).ratio()
-        return (path + name) / 2 if name > 0.6 else 0.0
+        path = difflib.SequenceMatcher(None, key, candidate).ratio()
+        # A name alone may be meant at any depth; of a path the rest has to fit as well.
+        if min(name, path) < 0.6 and (folder or name < 0.8):
+            return 0.0
+        return name + path
 
     best = sorted(known, key=score, reverse=True)[:3]
-    return [k for k in best if score(k) > 0.6 and score(k) > score(best[0]) - 0.15]
+    return [k for k in best if score(k) > max(0.0, score(best[0]) - 0.3)]
 
 
 def _all_keys(cfg: Any, prefix: str) -> Iterator[str]:

@@ -1,0 +1,51 @@
+"""What is not included says so, in one sentence."""
+
+import importlib
+
+import detectron2
+import pytest
+
+
+def test_version():
+    assert detectron2.__version__.startswith("0.6+pure")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "detectron2.modeling.roi_heads",
+        "detectron2.modeling.roi_heads.fast_rcnn",
+        "detectron2.modeling.meta_arch.rcnn",
+        "detectron2.modeling.backbone.swin",
+        "detectron2.structures.rotated_boxes",
+        "detectron2.tracking",
+        "detectron2._C",
+    ],
+)
+def test_modules(module):
+    with pytest.raises(
+        ImportError, match=r"detectron2\.[\w.]+ \(.*full detectron2 \(https://\S+\)"
+    ):
+        importlib.import_module(module)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from detectron2.config import get_cfg",
+        "from detectron2.modeling import GeneralizedRCNN",
+        "from detectron2.modeling.backbone import SwinTransformer",
+        "from detectron2.structures import RotatedBoxes",
+        "from detectron2.layers import batched_nms_rotated",
+    ],
+)
+def test_names(statement):
+    with pytest.raises(ImportError, match="full detectron2"):
+        exec(statement)
+
+
+def test_other_names_fail_as_usual():
+    with pytest.raises(ImportError, match="cannot import name"):
+        exec("from detectron2.modeling import Nonsense")
+    with pytest.raises(ModuleNotFoundError, match="No module named"):
+        importlib.import_module("detectron2.modeling.nonsense")
