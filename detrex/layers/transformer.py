@@ -68,7 +68,7 @@ class BaseTransformerLayer(nn.Module):
             key_padding_mask: ``(B, S)``, True on padded keys (cross-attention).
             kwargs: passed to every attention.
         """
-        if not isinstance(attn_masks, (list, tuple)):
+        if attn_masks is None or isinstance(attn_masks, Tensor):
             attn_masks = [attn_masks] * len(self.attentions)
         attentions = zip(self.attentions, attn_masks, strict=True)
         norms, ffns = iter(self.norms), iter(self.ffns)

@@ -5,9 +5,9 @@ Letters: ``B`` images, ``Q`` queries, ``K`` classes, ``T`` targets of an image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,13 @@ class Prediction:
         if self.class_agnostic:
             own = [{**t, "labels": torch.zeros_like(t["labels"])} for t in own]
         return own
+
+
+class Matcher(Protocol):
+    """Whatever decides which query answers for which target."""
+
+    def match(self, predictions: Sequence[Prediction], targets: Targets) -> list[Indices]:
+        """The matches of each prediction; ``targets`` are those of the batch."""
 
 
 def predictions_from_outputs(outputs: Mapping[str, Any]) -> list[Prediction]:

@@ -19,6 +19,7 @@ from detrex.layers.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_bo
 from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.predictions import (
     Indices,
+    Matcher,
     Prediction,
     Targets,
     predictions_from_outputs,
@@ -78,10 +79,12 @@ class SetCriterion(nn.Module):
         alpha, gamma: balance and exponent of the focal loss.
     """
 
+    empty_weight: Tensor
+
     def __init__(
         self,
         num_classes: int,
-        matcher: nn.Module,
+        matcher: Matcher,
         weight_dict: Mapping[str, float],
         losses: Sequence[str] = ("class", "boxes"),
         eos_coef: float = 0.1,

@@ -73,6 +73,8 @@ class FocalLoss(_Loss):
 class CrossEntropyLoss(_Loss):
     """:func:`.cross_entropy`; ``class_weight`` has one number per class."""
 
+    class_weight: Tensor | None
+
     def __init__(
         self,
         reduction: str = "mean",

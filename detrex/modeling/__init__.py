@@ -1,0 +1,1 @@
+"""Detection transformers: the parts, and the meta-architecture that joins them."""

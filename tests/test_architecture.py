@@ -1,0 +1,125 @@
+"""Who may import whom, read from the sources without running them."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What each part of detrex may import of the others. The engine runs a training from end to end, so
+# it reads data, weights and configs and draws pictures; which model it trains is none of its
+# business.
+MAY_IMPORT = {
+    "utils": set(),
+    "layers": {"utils"},
+    "modeling": {"utils", "layers"},
+    "export": {"utils", "layers", "modeling"},
+    "visualize": {"utils", "layers", "modeling"},
+    "data": {"utils"},
+    "checkpoint": {"utils"},
+    "config": {"utils"},
+    "engine": {"utils", "data", "checkpoint", "config", "visualize"},
+}
+
+# Inside modeling: each file may import those of the rows above its own.
+MODELING_ROWS = [
+    {"predictions", "memory"},
+    {"losses", "matcher", "queries", "query_pos", "query_groups", "encoder", "heads"},
+    {"criterion", "decoder", "postprocess"},
+    {"transformer", "backbone", "neck"},
+    {"detr"},
+    {"variants"},
+]
+
+# Where modeling touches detectron2; all else of it, and all layers, need torch alone.
+DETECTRON2_EDGE = {"backbone", "neck", "detr", "postprocess"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_name(p): p for p in sorted((ROOT / "detrex").rglob("*.py"))}
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    """Dotted names of all that a module imports, wherever in its text; relative ones resolved."""
+    path = modules()[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            inner = {f"{source}.{alias.name}" for alias in node.names}
+            submodules = inner & modules().keys()
+            found |= submodules or {source}
+    return frozenset(found)
+
+
+def own_imports(name: str, prefix: str) -> set[str]:
+    """First names below ``prefix`` that a module imports, apart from its own."""
+    depth = prefix.count(".") + 1
+    below = {i.split(".")[depth] for i in imports(name) if i.startswith(f"{prefix}.")}
+    return below - {name.split(".")[depth]}
+
+
+def parts(prefix: str) -> list[str]:
+    return [name for name in modules() if name.startswith(f"{prefix}.")]
+
+
+def test_the_parser_sees_imports():
+    """Guards the tests below against passing because nothing is found."""
+    assert "layers" in own_imports("detrex.modeling.matcher.matcher", "detrex")
+    assert "predictions" in own_imports("detrex.modeling.matcher.matcher", "detrex.modeling")
+    assert "detrex.layers.attention" in imports("detrex.layers")  # relative
+    assert any(i.startswith("detectron2") for i in imports("detrex.modeling.detr"))
+
+
+@pytest.mark.parametrize("name", parts("detrex"))
+def test_parts_import_only_what_lies_below(name):
+    part = name.split(".")[1]
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what detrex.{part} may import"
+    wrong = own_imports(name, "detrex") - MAY_IMPORT[part]
+    assert not wrong, f"{name} imports detrex.{sorted(wrong)}"
+
+
+def test_the_package_itself_imports_none_of_its_parts():
+    assert not {i for i in imports("detrex") if i.startswith("detrex")}
+
+
+@pytest.mark.parametrize("name", parts("detrex.modeling"))
+def test_modeling_imports_downwards(name):
+    part = name.split(".")[2]
+    rows = [i for i, row in enumerate(MODELING_ROWS) if part in row]
+    assert rows, f"say in MODELING_ROWS where detrex.modeling.{part} belongs"
+    below = set().union(*MODELING_ROWS[: rows[0]])
+    wrong = own_imports(name, "detrex.modeling") - below
+    assert not wrong, f"{name} imports detrex.modeling.{sorted(wrong)}"
+
+
+def core() -> list[str]:
+    modeling = [n for n in parts("detrex.modeling") if n.split(".")[2] not in DETECTRON2_EDGE]
+    return ["detrex.layers", *parts("detrex.layers"), *modeling]
+
+
+@pytest.mark.parametrize("name", core())
+def test_the_core_needs_torch_alone(name):
+    wrong = {i for i in imports(name) if i.split(".")[0] in {"detectron2", "fvcore", "iopath"}}
+    assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_every_folder_is_a_package():
+    """Otherwise it would be missing from the wheel."""
+    folders = {path.parent for path in modules().values()}
+    assert not [str(f) for f in sorted(folders) if not (f / "__init__.py").exists()]
