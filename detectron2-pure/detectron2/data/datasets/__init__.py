@@ -1,0 +1,21 @@
+"""Dataset formats, and the datasets that are known by name."""
+
+from . import builtin  # noqa: F401  (registers the built-in names)
+from .coco import (
+    convert_to_coco_dict,
+    convert_to_coco_json,
+    load_coco_json,
+    load_sem_seg,
+    register_coco_instances,
+)
+from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
+
+__all__ = [
+    "convert_to_coco_dict",
+    "convert_to_coco_json",
+    "load_coco_json",
+    "load_sem_seg",
+    "register_coco_instances",
+    "register_coco_panoptic",
+    "register_coco_panoptic_separated",
+]

@@ -1,0 +1,513 @@
+"""From a record to what a model trains on: reading images, transforming annotations.
+
+The building blocks of `DatasetMapper` and of mappers that people write themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from detectron2.structures import (
+    BitMasks,
+    Boxes,
+    BoxMode,
+    Instances,
+    Keypoints,
+    PolygonMasks,
+    polygons_to_bitmask,
+)
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
+from PIL import Image, ImageOps
+
+from . import transforms as T
+from .catalog import MetadataCatalog
+
+__all__ = [
+    "SizeMismatchError",
+    "annotations_to_instances",
+    "build_augmentation",
+    "check_image_size",
+    "check_metadata_consistency",
+    "convert_PIL_to_numpy",
+    "convert_image_to_rgb",
+    "create_keypoint_hflip_indices",
+    "filter_empty_instances",
+    "gen_crop_transform_with_instance",
+    "get_fed_loss_cls_weights",
+    "read_image",
+    "transform_instance_annotations",
+    "transform_keypoint_annotations",
+    "transform_proposals",
+]
+
+logger = logging.getLogger(__name__)
+
+# ITU-R BT.601: rows are Y, U, V of R, G, B in [0, 1].
+_RGB_TO_YUV = np.array(
+    [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
+)
+
+
+class SizeMismatchError(ValueError):
+    """The image on disk does not have the size that its annotations speak of."""
+
+
+def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
+    """A PIL image as an array.
+
+    Args:
+        image: of any mode.
+        format: a PIL mode such as "RGB", or "BGR", or "YUV-BT.601"; None keeps the mode.
+
+    Returns:
+        (H, W, 3), with "L" (H, W, 1); uint8, but floats for "YUV-BT.601". With None whatever
+        the image has.
+    """
+    if format is not None:
+        image = image.convert("RGB" if format in ("BGR", "YUV-BT.601") else format)
+    array = np.asarray(image)
+    if format == "L":
+        return array[:, :, None]
+    if format == "BGR":
+        return array[:, :, ::-1]
+    if format == "YUV-BT.601":
+        return (array / 255.0) @ _RGB_TO_YUV.T
+    return array
+
+
+def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str | None) -> np.ndarray:
+    """An image in one of the formats of `read_image` as RGB, for showing it.
+
+    Args:
+        image: (H, W, C).
+        format: what it is in.
+
+    Returns:
+        (H, W, 3) uint8 in [0, 255].
+    """
+    array = image.cpu().numpy() if isinstance(image, torch.Tensor) else image
+    if format == "BGR":
+        return array[:, :, ::-1]
+    if format == "YUV-BT.601":
+        rgb = array @ np.linalg.inv(_RGB_TO_YUV).T
+        return np.rint(rgb * 255.0).clip(0, 255).astype(np.uint8)
+    mode, size = format or "RGB", (array.shape[1], array.shape[0])
+    pixels = Image.frombytes(mode, size, array.astype(np.uint8).tobytes())
+    return np.asarray(pixels.convert("RGB"))
+
+
+def _apply_exif_orientation(image: Image.Image) -> Image.Image:
+    """Turn a photograph the way its camera was held."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (struct.error, SyntaxError, TypeError, ValueError, KeyError, ZeroDivisionError) as e:
+        # Broken tags are frequent, and the pixels are fine.
+        log_first_n(
+            logging.WARNING,
+            f"Ignoring the broken EXIF data of {getattr(image, 'filename', '') or 'an image'}: {e}",
+            n=10,
+            name=__name__,
+            key="message",
+        )
+        return image
+
+
+def read_image(file_name: str, format: str | None = None) -> np.ndarray:
+    """Read an image, upright according to its EXIF tag.
+
+    Args:
+        file_name: anything that `PathManager` can open.
+        format: see `convert_PIL_to_numpy`.
+
+    Returns:
+        (H, W, C) array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it is no image, or a damaged one.
+    """
+    try:
+        with PathManager.open(file_name, "rb") as f:
+            image = Image.open(f)
+            return convert_PIL_to_numpy(_apply_exif_orientation(image), format)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"Image file '{file_name}' does not exist.") from e
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        # PIL reports some broken PNGs as SyntaxError.
+        raise OSError(f"Cannot read image file '{file_name}': {e}") from e
+
+
+def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
+    """Compare a record with its image, and fill in "height" and "width" where missing.
+
+    Args:
+        dataset_dict: the record; may get the two keys.
+        image: (H, W, ...).
+
+    Raises:
+        SizeMismatchError: the record has another size.
+    """
+    height, width = image.shape[:2]
+    if "width" in dataset_dict and "height" in dataset_dict:
+        expected = (dataset_dict["width"], dataset_dict["height"])
+        if (width, height) != expected:
+            name = dataset_dict.get("file_name")
+            raise SizeMismatchError(
+                f"Mismatched image shape{f' for image {name}' if name else ''}, got "
+                f"{(width, height)}, expect {expected}. Please check the width/height in your "
+                "annotation (and whether they regard the EXIF orientation of the image)."
+            )
+    dataset_dict.setdefault("width", width)
+    dataset_dict.setdefault("height", height)
+
+
+def transform_proposals(
+    dataset_dict: dict[str, Any],
+    image_shape: tuple[int, int],
+    transforms: T.Transform,
+    *,
+    proposal_topk: int,
+    min_box_size: float = 0,
+) -> None:
+    """Turn precomputed proposals of a record into ``dataset_dict["proposals"]``, in place.
+
+    Args:
+        dataset_dict: has proposal_boxes (N, 4), proposal_bbox_mode and
+            proposal_objectness_logits (N,), which are removed; without them nothing happens.
+        image_shape: (h, w) after the transforms.
+        transforms: what was done to the image.
+        proposal_topk: how many to keep, from the front.
+        min_box_size: smaller ones are left out.
+    """
+    if "proposal_boxes" not in dataset_dict:
+        return
+    boxes = BoxMode.convert(
+        np.asarray(dataset_dict.pop("proposal_boxes"), dtype=np.float64),
+        dataset_dict.pop("proposal_bbox_mode"),
+        BoxMode.XYXY_ABS,
+    )
+    logits = torch.as_tensor(
+        np.asarray(dataset_dict.pop("proposal_objectness_logits")).astype("float32")
+    )
+    proposals = Instances(image_shape)
+    proposals.proposal_boxes = Boxes(transforms.apply_box(boxes))
+    proposals.proposal_boxes.clip(image_shape)
+    proposals.objectness_logits = logits
+    keep = proposals.proposal_boxes.nonempty(threshold=min_box_size)
+    dataset_dict["proposals"] = proposals[keep][:proposal_topk]
+
+
+def get_bbox(annotation: Mapping[str, Any]) -> np.ndarray:
+    """The box of an annotation, (4,) absolute xyxy."""
+    box = np.asarray(annotation["bbox"], dtype=np.float64)
+    return BoxMode.convert(box[None], annotation["bbox_mode"], BoxMode.XYXY_ABS)[0]
+
+
+def transform_instance_annotations(
+    annotation: dict[str, Any],
+    transforms: T.Transform | Sequence[T.Transform],
+    image_size: tuple[int, int],
+    *,
+    keypoint_hflip_indices: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Do to an annotation what was done to the image.
+
+    Args:
+        annotation: of one object; is changed and returned. Its bbox becomes (4,) absolute
+            xyxy, clipped to the image; polygons become arrays, run lengths a bitmap (H, W),
+            key points (K, 3).
+        transforms: one or a list.
+        image_size: (h, w) after the transforms.
+        keypoint_hflip_indices: see `create_keypoint_hflip_indices`.
+
+    Raises:
+        ValueError: the segmentation is neither polygons nor run lengths.
+    """
+    if isinstance(transforms, (tuple, list)):
+        transforms = T.TransformList(transforms)
+    height, width = image_size
+    box = transforms.apply_box(get_bbox(annotation)[None])[0].clip(min=0)
+    annotation["bbox"] = np.minimum(box, (width, height, width, height))
+    annotation["bbox_mode"] = BoxMode.XYXY_ABS
+    if "segmentation" in annotation:
+        annotation["segmentation"] = _transform_segmentation(
+            annotation["segmentation"], transforms, image_size
+        )
+    if "keypoints" in annotation:
+        annotation["keypoints"] = transform_keypoint_annotations(
+            annotation["keypoints"], transforms, image_size, keypoint_hflip_indices
+        )
+    return annotation
+
+
+def _transform_segmentation(
+    segmentation: Any, transforms: T.Transform, image_size: tuple[int, int]
+) -> Any:
+    if isinstance(segmentation, list):
+        # Copies: transforms may write into their input.
+        polygons = [np.array(p, dtype=np.float64).reshape(-1, 2) for p in segmentation]
+        return [p.reshape(-1) for p in transforms.apply_polygons(polygons)]
+    if isinstance(segmentation, dict):
+        mask = transforms.apply_segmentation(_decode(segmentation))
+        assert tuple(mask.shape[:2]) == image_size, (
+            f"A mask of shape {mask.shape} does not fit an image of size {image_size}."
+        )
+        return mask
+    raise ValueError(
+        f"Cannot transform segmentation of type '{type(segmentation)}'! Supported types are: "
+        "polygons as list[list[float] or ndarray], COCO-style RLE as a dict."
+    )
+
+
+def _decode(rle: dict[str, Any]) -> np.ndarray:
+    """Run lengths, compressed or not, as (H, W) uint8."""
+    if isinstance(rle["counts"], list):
+        rle = mask_util.frPyObjects(rle, *rle["size"])
+    return mask_util.decode(rle)
+
+
+def transform_keypoint_annotations(
+    keypoints: Any,
+    transforms: T.TransformList,
+    image_size: tuple[int, int],
+    keypoint_hflip_indices: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Transform key points; those that leave the image count as unlabeled.
+
+    Args:
+        keypoints: 3 K numbers (x, y, visibility, ...), or (K, 3).
+        transforms: what was done to the image.
+        image_size: (h, w) after the transforms.
+        keypoint_hflip_indices: where each point goes when the image is mirrored.
+
+    Returns:
+        (K, 3) float64; all zero where unlabeled.
+
+    Raises:
+        ValueError: the image was mirrored and ``keypoint_hflip_indices`` are missing or of the
+            wrong number.
+    """
+    points = np.array(keypoints, dtype=np.float64).reshape(-1, 3)
+    points[:, :2] = transforms.apply_coords(points[:, :2].copy())
+    height, width = image_size
+    inside = ((points[:, :2] >= 0) & (points[:, :2] <= (width, height))).all(axis=1)
+    points[~inside, 2] = 0
+    steps = transforms.transforms if isinstance(transforms, T.TransformList) else [transforms]
+    if sum(isinstance(step, T.HFlipTransform) for step in steps) % 2 == 1:
+        if keypoint_hflip_indices is None:
+            raise ValueError("Cannot flip keypoints without providing flip indices!")
+        if len(keypoint_hflip_indices) != len(points):
+            raise ValueError(
+                f"Keypoint data has {len(points)} points, but metadata contains "
+                f"{len(keypoint_hflip_indices)} points!"
+            )
+        points = points[np.asarray(keypoint_hflip_indices, dtype=np.int64)]
+    points[points[:, 2] == 0] = 0  # COCO's convention
+    return points
+
+
+def annotations_to_instances(
+    annos: Sequence[dict[str, Any]],
+    image_size: tuple[int, int],
+    mask_format: str = "polygon",
+) -> Instances:
+    """The ground truth of an image as `Instances`.
+
+    Args:
+        annos: annotations after `transform_instance_annotations`, possibly none.
+        image_size: (h, w).
+        mask_format: "polygon" or "bitmask".
+
+    Returns:
+        Instances with gt_boxes, gt_classes and, where the annotations have them, gt_masks and
+        gt_keypoints. An object without segmentation among others that have one gets an empty
+        mask (see `filter_empty_instances`).
+
+    Raises:
+        ValueError: bitmaps or run lengths where ``mask_format`` is "polygon", or polygons with
+            fewer than 3 points.
+    """
+    boxes = [get_bbox(obj) for obj in annos]
+    target = Instances(image_size)
+    target.gt_boxes = Boxes(np.stack(boxes) if boxes else np.zeros((0, 4)))
+    target.gt_classes = torch.tensor([int(obj["category_id"]) for obj in annos], dtype=torch.int64)
+    if any("segmentation" in obj for obj in annos):
+        segmentations = [obj.get("segmentation", []) for obj in annos]
+        target.gt_masks = _to_masks(segmentations, image_size, mask_format)
+    if annos and "keypoints" in annos[0]:
+        target.gt_keypoints = Keypoints(np.stack([_points(obj) for obj in annos]))
+    return target
+
+
+def _points(annotation: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(annotation.get("keypoints", []), dtype=np.float64).reshape(-1, 3)
+
+
+def _to_masks(
+    segmentations: list[Any], image_size: tuple[int, int], mask_format: str
+) -> PolygonMasks | BitMasks:
+    if mask_format == "polygon":
+        try:
+            return PolygonMasks(segmentations)
+        except ValueError as e:
+            raise ValueError(
+                "Failed to use mask_format=='polygon' from the given annotations! "
+                "Use mask_format='bitmask' for masks that are not polygons."
+            ) from e
+    assert mask_format == "bitmask", f"mask_format is polygon or bitmask, not {mask_format!r}."
+    masks = [_to_bitmap(segmentation, image_size) for segmentation in segmentations]
+    return BitMasks(torch.stack([torch.from_numpy(np.ascontiguousarray(m)) for m in masks]))
+
+
+def _to_bitmap(segmentation: Any, image_size: tuple[int, int]) -> np.ndarray:
+    """(H, W) from polygons, run lengths or a bitmap."""
+    if isinstance(segmentation, list):
+        return polygons_to_bitmask(segmentation, *image_size)
+    if isinstance(segmentation, dict):
+        return _decode(segmentation).astype(bool)
+    if isinstance(segmentation, np.ndarray):
+        assert segmentation.ndim == 2, (
+            f"Expect segmentation of 2 dimensions, got {segmentation.ndim}."
+        )
+        return segmentation.astype(bool)
+    raise ValueError(
+        f"Cannot convert segmentation of type '{type(segmentation)}' to BitMasks! Supported "
+        "types are: polygons as list[list[float] or ndarray], COCO-style RLE as a dict, or a "
+        "binary segmentation mask in a 2D numpy array of shape HxW."
+    )
+
+
+def filter_empty_instances(
+    instances: Instances,
+    by_box: bool = True,
+    by_mask: bool = True,
+    box_threshold: float = 1e-5,
+    return_mask: bool = False,
+) -> Any:
+    """Leave out objects that have no box or no mask left.
+
+    Args:
+        instances: with gt_boxes, perhaps gt_masks.
+        by_box: leave out boxes with a side of at most ``box_threshold`` pixels.
+        by_mask: leave out empty masks.
+        box_threshold: in pixels.
+        return_mask: also return which ones are kept, (N,) bool.
+    """
+    assert by_box or by_mask, "Give something to filter by: by_box or by_mask."
+    keep = torch.ones(len(instances), dtype=torch.bool)
+    if by_box:
+        keep &= instances.gt_boxes.nonempty(threshold=box_threshold)
+    if by_mask and instances.has("gt_masks"):
+        keep &= instances.gt_masks.nonempty()
+    return (instances[keep], keep) if return_mask else instances[keep]
+
+
+def create_keypoint_hflip_indices(dataset_names: str | Sequence[str]) -> list[int]:
+    """Where each key point goes when an image is mirrored.
+
+    Args:
+        dataset_names: datasets with the same keypoint_names and keypoint_flip_map.
+    """
+    names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
+    check_metadata_consistency("keypoint_names", names)
+    check_metadata_consistency("keypoint_flip_map", names)
+    metadata = MetadataCatalog.get(names[0])
+    flip = dict(metadata.keypoint_flip_map)
+    flip.update({right: left for left, right in flip.items()})
+    return [metadata.keypoint_names.index(flip.get(n, n)) for n in metadata.keypoint_names]
+
+
+def get_fed_loss_cls_weights(
+    dataset_names: str | Sequence[str], freq_weight_power: float = 1.0
+) -> torch.Tensor:
+    """How often each class is sampled in the federated loss (Zhou et al., 2021).
+
+    Args:
+        dataset_names: datasets with the same class_image_count in their metadata.
+        freq_weight_power: power of the number of images that have the class.
+
+    Returns:
+        (K,) float tensor.
+    """
+    names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
+    check_metadata_consistency("class_image_count", names)
+    counts = sorted(MetadataCatalog.get(names[0]).class_image_count, key=lambda x: x["id"])
+    frequency = torch.tensor([x["image_count"] for x in counts], dtype=torch.float32)
+    return frequency**freq_weight_power
+
+
+def gen_crop_transform_with_instance(
+    crop_size: Sequence[int], image_size: Sequence[int], instance: Mapping[str, Any]
+) -> T.Transform:
+    """A random crop that has the center of the object inside.
+
+    Args:
+        crop_size: (h, w); made smaller where the image is.
+        image_size: (h, w).
+        instance: annotation with bbox and bbox_mode.
+
+    Raises:
+        AssertionError: the center of the object is outside of the image.
+    """
+    crop = np.minimum(np.asarray(crop_size, dtype=np.int64), image_size)
+    x0, y0, x1, y1 = get_bbox(instance)
+    center = np.array(((y0 + y1) / 2, (x0 + x1) / 2))
+    size = np.asarray(image_size, dtype=np.int64)
+    assert (size >= center).all() and (center >= 0).all(), (
+        f"The center of the annotation's box, (x, y) = {tuple(center[::-1])}, is outside of the "
+        f"image of (height, width) = {tuple(image_size)}!"
+    )
+    lowest = np.maximum(np.ceil(center).astype(np.int64) - crop, 0)
+    highest = np.minimum(np.floor(center).astype(np.int64), size - crop)
+    top = int(np.random.randint(lowest[0], highest[0] + 1))
+    left = int(np.random.randint(lowest[1], highest[1] + 1))
+    return T.CropTransform(left, top, int(crop[1]), int(crop[0]), int(size[1]), int(size[0]))
+
+
+def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
+    """Check that the datasets have the same metadata under ``key``.
+
+    Raises:
+        AttributeError: one of them has none.
+        ValueError: they differ.
+        AssertionError: no names.
+    """
+    if not dataset_names:
+        raise AssertionError(f"No dataset to take '{key}' from.")
+    first = getattr(MetadataCatalog.get(dataset_names[0]), key)
+    for name in dataset_names[1:]:
+        value = getattr(MetadataCatalog.get(name), key)
+        if value != first:
+            logger.error(f"Metadata '{key}' for dataset '{name}' is {value}")
+            logger.error(f"Metadata '{key}' for dataset '{dataset_names[0]}' is {first}")
+            raise ValueError(
+                f"Datasets '{dataset_names[0]}' and '{name}' have different metadata '{key}'!"
+            )
+
+
+def build_augmentation(cfg: Any, is_train: bool) -> list[T.Augmentation | T.Transform]:
+    """The resize and the flip of a yacs config of detectron2.
+
+    Args:
+        cfg: has INPUT.MIN_SIZE_TRAIN and the like.
+        is_train: whether to take the values for training.
+    """
+    if not is_train:
+        return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
+    resize = T.ResizeShortestEdge(
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    )
+    if cfg.INPUT.RANDOM_FLIP == "none":
+        return [resize]
+    horizontal = cfg.INPUT.RANDOM_FLIP == "horizontal"
+    return [resize, T.RandomFlip(horizontal=horizontal, vertical=not horizontal)]
+
+
+build_transform_gen = build_augmentation
