@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from detectron2.engine.train_loop import HookBase, TrainerBase
+from detectron2.engine.trainer_base import HookBase, TrainerBase
 from detectron2.utils.file_io import PathManager
 
 logger = logging.getLogger(__name__)

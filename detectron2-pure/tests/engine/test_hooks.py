@@ -190,6 +190,19 @@ def test_periodic_checkpointer_keeps_the_newest(tmp_path):
     assert names == ["model_0000005.pth", "model_0000007.pth", "model_final.pth"]
 
 
+def test_periodic_checkpointer_counts_those_from_before_a_restart(tmp_path):
+    def run(start, stop):
+        trainer = make_trainer()
+        checkpointer = Checkpointer(trainer.model, str(tmp_path))
+        trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, 2, max_to_keep=2)])
+        trainer.train(start, stop)
+        return sorted(path.name for path in tmp_path.glob("model_0*.pth"))
+
+    (tmp_path / "model_0000099.pth").touch()  # of another, longer training
+    assert run(0, 5) == ["model_0000001.pth", "model_0000003.pth", "model_0000099.pth"]
+    assert run(4, 6) == ["model_0000003.pth", "model_0000005.pth", "model_0000099.pth"]
+
+
 def test_periodic_checkpointer_with_period_zero(tmp_path):
     trainer = make_trainer()
     hook = hooks.PeriodicCheckpointer(Checkpointer(trainer.model, str(tmp_path)), 0)
