@@ -1,13 +1,7 @@
 """Data sets, their checks, and the mapper that turns records into training targets."""
 
 from detrex.data.checks import check_dataloaders, check_dataset, check_same_classes
-from detrex.data.coco import (
-    DatasetError,
-    coco_dataset,
-    coco_dataset_name,
-    load_coco,
-    register_coco,
-)
+from detrex.data.coco import DatasetError, coco_dataset, coco_dataset_name, register_coco
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
 from detrex.data.digit_scenes import DigitScenes, make_digit_scenes
 
@@ -20,7 +14,6 @@ __all__ = [
     "check_same_classes",
     "coco_dataset",
     "coco_dataset_name",
-    "load_coco",
     "make_digit_scenes",
     "register_coco",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from detrex.data.coco import DatasetError, coco_dataset_name
@@ -83,6 +84,7 @@ def check_dataset(
         )
     limit = num_classes if num_classes is not None else len(names) if names is not None else None
     _check_class_ids(dicts, limit)
+    _warn_of_boxes(dicts)
     counts = [len(_objects(d)) for d in dicts]
     if needs_objects and not any(counts):
         raise DatasetError(f"the data set {metadata.name!r} has no object to learn from")
@@ -136,6 +138,32 @@ def _check_class_ids(dicts: Sequence[dict[str, Any]], limit: int | None) -> None
                 )
 
 
+def _warn_of_boxes(dicts: Sequence[dict[str, Any]]) -> None:
+    """Objects that training will leave out because their box shows nothing of the image."""
+    useless = [
+        f"number {index} of {d['file_name']}"
+        for d in dicts
+        for index, annotation in enumerate(_objects(d))
+        if not _shows_something(annotation, d.get("width", math.inf), d.get("height", math.inf))
+    ]
+    if useless:
+        logger.warning(
+            "%d annotations have a box without area in their image and will be left out: %s",
+            len(useless),
+            _shorten(useless),
+        )
+
+
+def _shows_something(annotation: dict[str, Any], width: float, height: float) -> bool:
+    if annotation["bbox_mode"] not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):
+        return True
+    x0, y0, x1, y1 = annotation["bbox"]
+    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
+        x1, y1 = x0 + x1, y0 + y1
+    # Comparisons with "not a number" are false.
+    return min(x1, width) > max(x0, 0) and min(y1, height) > max(y0, 0)
+
+
 def _warn_if_crowded(
     dicts: Sequence[dict[str, Any]], counts: list[int], num_queries: int | None
 ) -> None:
@@ -161,12 +189,10 @@ def _check_images(dicts: Sequence[dict[str, Any]]) -> None:
             f"{len(missing)} of {len(dicts)} images do not exist, for example "
             f"{_shorten(missing)}; is image_root right?"
         )
-    faults = Counter[str]()
     examples: list[str] = []
     for dataset_dict in dicts:
         fault = _image_fault(dataset_dict)
         if fault:
-            faults[fault] += 1
             examples.append(f"{dataset_dict['file_name']} {fault}")
     if examples:
         raise DatasetError(

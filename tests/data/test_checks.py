@@ -52,6 +52,17 @@ def test_class_ids_out_of_range_are_named(coco, write):
         check_dataset(dicts, metadata)
 
 
+@pytest.mark.parametrize(
+    "bbox", [[5, 5, 0, 4], [5, 5, float("nan"), 4], [40, 5, 4, 4], [5, -9, 4, 9]]
+)
+def test_boxes_that_show_nothing_are_counted_and_named(coco, write, caplog, bbox):
+    dicts, metadata = _load(write(coco))
+    dicts[0]["annotations"][1]["bbox"] = bbox
+    check_dataset(dicts, metadata)
+    assert "1 annotations have a box without area" in caplog.text
+    assert "number 1 of" in caplog.text and "0.png" in caplog.text
+
+
 def test_more_objects_than_queries_is_a_warning(coco, write, caplog):
     dicts, metadata = _load(write(coco))
     check_dataset(dicts, metadata, num_queries=1)
