@@ -24,6 +24,9 @@ _SIZE_SWITCHES: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True},
 )
 
+# What networks raise, each in its own way, for arguments that they cannot take.
+_BUILD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -77,7 +80,7 @@ def build(model_name: str, **arguments: Any) -> nn.Module:
     """A timm network that returns features; an argument it does not take is named."""
     try:
         return timm.create_model(model_name, features_only=True, **arguments)
-    except (TypeError, AssertionError) as error:
+    except _BUILD_ERRORS as error:
         given = {k: v for k, v in arguments.items() if k not in ("pretrained", "in_chans")}
         raise ValueError(f"{model_name} cannot be built with {given}: {error}") from error
 
