@@ -108,7 +108,7 @@ class DETR(nn.Module):
                 predictions = [p for p in predictions if not p.suffix.lstrip("_").isdigit()]
             targets = self.prepare_targets(batched_inputs)
             return self.criterion.weighted(self.criterion(predictions, targets))
-        last = next(p for p in predictions if p.suffix == "")
+        last = predictions[0]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         found = self.postprocess(last.logits, last.boxes).instances(sizes)
         return [
@@ -117,7 +117,7 @@ class DETR(nn.Module):
         ]
 
     def predict(self, images: list[Tensor]) -> list[Prediction]:
-        """Normalized images ``(channels, H, W)`` -> the predictions of all decoder layers."""
+        """Normalized images ``(channels, H, W)`` -> predictions, the last layer's first."""
         maps, masks, padded = self.features(images)
         pos = [self.position_embedding(mask, dtype=self.pixel_mean.dtype) for mask in masks]
         return self.transformer(maps, masks, pos, padded)

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detrex.layers import FFN, BaseTransformerLayer, MultiheadAttention, MultiScaleDeformableAttention
+from detrex.layers import (
+    FFN,
+    BaseTransformerLayer,
+    MultiheadAttention,
+    MultiScaleDeformableAttention,
+)
 
 from .decoder import Decoder
 from .encoder import Encoder
@@ -145,7 +150,7 @@ class DetrTransformer(nn.Module):
         pos: Sequence[Tensor],
         padded: bool = True,
     ) -> list[Prediction]:
-        """Predictions of the decoder layers, first to last, then those of the encoder.
+        """Predictions of the last decoder layer, of the others in order, of the encoder.
 
         Args:
             features: per level ``(B, C, H, W)``.
@@ -157,9 +162,10 @@ class DetrTransformer(nn.Module):
         memory = self.encoder(memory)
         queries = self.queries(memory)
         logits, boxes = self.decoder(queries, memory)
-        last = len(logits) - 1
-        layers = [
-            Prediction(layer_logits, layer_boxes, suffix="" if i == last else f"_{i}")
-            for i, (layer_logits, layer_boxes) in enumerate(zip(logits, boxes, strict=True))
-        ]
-        return layers + queries.predictions
+        last, *others = (
+            Prediction(layer_logits, layer_boxes)
+            for layer_logits, layer_boxes in zip(logits.roll(1, 0), boxes.roll(1, 0), strict=True)
+        )
+        for i, prediction in enumerate(others):
+            prediction.suffix = f"_{i}"
+        return [last, *others, *queries.predictions]

@@ -1,0 +1,6 @@
+"""Deformable-DETR whose decoder layers each refine the boxes of the one before."""
+
+from .deformable_detr_r50 import model
+
+model.transformer.decoder.refine = True
+model.transformer.decoder.share_heads = False

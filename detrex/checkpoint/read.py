@@ -1,0 +1,98 @@
+"""Weight files as plain state dicts. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "ema", "module")
+"""Keys that training scripts store the weights under."""
+
+
+class CheckpointError(RuntimeError):
+    """A weight file that can't be used; the message names it and says why."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Opens model-zoo ``.pkl`` files: containers, numbers and numpy arrays, nothing else."""
+
+    allowed = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): np.ndarray,
+    }
+    allowed |= {
+        (f"numpy.{core}.multiarray", name): getattr(np._core.multiarray, name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self.allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def _open(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if path.suffix == ".pkl":
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()
+    scalar = [np._core.multiarray.scalar, np.dtype]
+    number_types = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32)]
+    with torch.serialization.safe_globals([argparse.Namespace, *scalar, *number_types]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a file: ``.pth``/``.pt``, ``.pkl`` of the detectron2 model zoo, ``.safetensors``.
+
+    Training checkpoints may hold them under ``model``, ``state_dict`` or the like, and under names
+    that begin with ``module.``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is truncated, holds no weights, or would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weight file {path}.")
+    try:
+        content = _open(path)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as e:
+        raise CheckpointError(
+            f"{path} can't be read as weights: {str(e).splitlines()[0]}. It is damaged, not a "
+            "weight file, or holds objects other than tensors, which are never loaded."
+        ) from e
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name.")
+    weights = {str(k): _as_tensor(v) for k, v in content.items() if _is_array(v)}
+    if not weights:
+        raise CheckpointError(f"{path} holds no tensors; its keys are {list(content)[:5]}.")
+    if all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    return weights
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray))
+
+
+def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.from_numpy(value)
