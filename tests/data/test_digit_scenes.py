@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from detrex.data import digit_scenes
 from detrex.data.digit_scenes import TRAIN_PHOTOS, VAL_PHOTOS, DigitScenes, make_digit_scenes
 
 SMALL = {"num_train": 12, "num_val": 6, "size": 96, "progress": False}
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -171,23 +170,15 @@ def test_senseless_parameters_are_refused(tmp_path, wrong):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_command_line(tmp_path):
-    command = [sys.executable, str(ROOT / "tools" / "make_digit_scenes.py")]
-    arguments = ["--output", str(tmp_path / "s"), "--train", "2", "--val", "1", "--size", "64"]
-    subprocess.run([*command, *arguments], check=True, cwd=ROOT, env=_environment())
+def test_command_line(tmp_path, monkeypatch, capsys):
+    tool = str(Path(__file__).parents[2] / "tools" / "make_digit_scenes.py")
+    arguments = ["--output", str(tmp_path / "s"), "--train", "2", "--val", "1", "--size"]
+    monkeypatch.setattr(sys, "argv", [tool, *arguments, "64"])
+    runpy.run_path(tool, run_name="__main__")
     assert len(list((tmp_path / "s" / "train").iterdir())) == 2
-    again = subprocess.run(
-        [*command, *arguments[:-1], "80"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=_environment(),
-    )
-    assert again.returncode != 0
-    assert "another size" in again.stderr and "Traceback" not in again.stderr
-
-
-def _environment():
-    import os
-
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    assert str(tmp_path / "s") in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [tool, *arguments, "80"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(tool, run_name="__main__")
+    assert stop.value.code == 2
+    assert "another size" in capsys.readouterr().err
