@@ -1,7 +1,7 @@
 """Inside of the loaders: batches that don't depend on the number of worker processes.
 
 The main process decides everything that is random about the order: which samples make a batch
-(`TrainBatches`) and which seed each of them has. Workers get (index, seed) pairs and seed their
+(`TrainBatches`) and which seed each of them has. Workers get `SampleKey`s and seed their
 generators before they touch a sample (`SeededDataset`), so a sample is the same whoever makes
 it, and in a run that was interrupted as in one that was not.
 """
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 class SampleKey(NamedTuple):
-    """Which sample to make, and the seed of its augmentations."""
+    """Index of the sample to make, and the seed of its augmentations."""
 
-    index: int
+    item: int
     seed: int
 
 
@@ -62,7 +62,7 @@ class SeededDataset(Dataset):
             np.random.seed(key.seed % 2**32)
             # torch.manual_seed() would also reach for the GPUs.
             torch.default_generator.manual_seed(key.seed)
-            return self.dataset[key.index]
+            return self.dataset[key.item]
 
 
 class AspectRatios:

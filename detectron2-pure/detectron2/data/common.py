@@ -164,7 +164,7 @@ class _TorchSerializedList:
 
     def __getitem__(self, idx: int) -> Any:
         begin = 0 if idx == 0 else int(self._ends[idx - 1])
-        return pickle.loads(memoryview(self._bytes[begin : int(self._ends[idx])].numpy()))
+        return pickle.loads(self._bytes[begin : int(self._ends[idx])].numpy().data)
 
 
 _default_serializer: Callable[[Sequence[Any]], Any] = _TorchSerializedList
@@ -287,7 +287,8 @@ class AspectRatioGroupedDataset(IterableDataset):
         self._buckets: list[list[dict[str, Any]]] = [[], []]
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        self._buckets = buckets = [[], []]
+        buckets: list[list[dict[str, Any]]] = [[], []]
+        self._buckets = buckets
         for sample in self.dataset:
             bucket = buckets[aspect_ratio_group(sample)]
             bucket.append(sample)

@@ -49,7 +49,7 @@ class DatasetMapper:
         use_instance_mask: bool = False,
         use_keypoint: bool = False,
         instance_mask_format: str = "polygon",
-        keypoint_hflip_indices: np.ndarray | None = None,
+        keypoint_hflip_indices: Sequence[int] | None = None,
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
     ) -> None:

@@ -305,8 +305,8 @@ def _area(segmentation: Any) -> float:
     area = 0.0
     for polygon in segmentation:
         x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
-        area += 0.5 * abs(x @ np.roll(y, 1) - y @ np.roll(x, 1))
-    return float(area)
+        area += 0.5 * abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
+    return area
 
 
 def _jsonable(segmentation: Any) -> Any:

@@ -109,9 +109,11 @@ class ResizeTransform(Transform):
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, interp: int | None = None) -> None:
         super().__init__()
-        if interp is None:
-            interp = Image.Resampling.BILINEAR
-        self._set_attributes(locals())
+        self.h = h
+        self.w = w
+        self.new_h = new_h
+        self.new_w = new_w
+        self.interp = Image.Resampling.BILINEAR if interp is None else interp
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """Resize (H, W) or (H, W, C): uint8 by PIL (antialiased), others by torch (not).
@@ -190,7 +192,10 @@ class ExtentTransform(Transform):
         fill: int = 0,
     ) -> None:
         super().__init__()
-        self._set_attributes(locals())
+        self.src_rect = src_rect
+        self.output_size = output_size
+        self.interp = interp
+        self.fill = fill
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """(H, W) or (H, W, C) to the output size."""
@@ -265,13 +270,13 @@ class RotationTransform(Transform):
         # y points down, so this turns counter-clockwise to the eye.
         self._rotation = np.array([[cos, sin], [-sin, cos]])
         self._pivot, self._target = pivot, target
-        bound_w, bound_h = int(bound_w), int(bound_h)
-        self._set_attributes(
-            dict(
-                h=h, w=w, angle=angle, expand=expand, center=center, interp=interp,
-                bound_w=bound_w, bound_h=bound_h,
-            )
-        )  # fmt: skip
+        self.h = h
+        self.w = w
+        self.angle = angle
+        self.expand = expand
+        self.center = center
+        self.interp = interp
+        self.bound_w, self.bound_h = int(bound_w), int(bound_h)
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """Rotate (H, W) or (H, W, C); zero outside of the image.
@@ -346,7 +351,7 @@ class ColorTransform(Transform):
         if not callable(op):
             raise ValueError(f"op parameter should be callable, got {op!r}.")
         super().__init__()
-        self._set_attributes(locals())
+        self.op = op
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """``op(img)``."""
