@@ -19,13 +19,13 @@ def check_contract():
 
     def check(backbone: nn.Module) -> None:
         side = max(backbone.size_divisibility, 32)
-        image = torch.randn(2, 3, 2 * side, 3 * side)
+        image = torch.randn(2, 3, side, 2 * side)
         promised = backbone.output_shape()
         features = backbone(image)
         assert sorted(features) == sorted(promised)
         for name, feature in features.items():
             shape = promised[name]
-            height, width = 2 * side // shape.stride, 3 * side // shape.stride
+            height, width = side // shape.stride, 2 * side // shape.stride
             assert feature.shape == (2, shape.channels, height, width), name
             assert feature.is_contiguous(), name
         assert unused_parameters(backbone, image) == []

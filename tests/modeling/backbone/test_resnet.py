@@ -46,12 +46,9 @@ NETWORKS = {
     "default50_stride1x1": lambda: default(50, stride_in_1x1=True),
     "default50_bn_eval": lambda: default(50, ["res5"], norm="BN"),
     "make_stage18": lambda: by_make_stage(depth=18, out_channels=64),
-    "make_stage34": lambda: by_make_stage(depth=34, out_channels=64),
     "make_stage50": lambda: by_make_stage(depth=50),
-    "make_stage101": lambda: by_make_stage(depth=101),
     "make_stage50_g32w4": lambda: by_make_stage(["res5"], num_groups=32, width_per_group=4),
     "make_stage50_res5dil2": lambda: by_make_stage(res5_dilation=2, freeze_at=2),
-    "make_stage101_res5dil2": lambda: by_make_stage(depth=101, res5_dilation=2, freeze_at=2),
 }
 
 

