@@ -218,15 +218,15 @@ class Painter:
         alpha: float = 0.5,
     ) -> VisImage:
         """Draw a mask (H, W) of values in [0, 1], which make its opacity, and a text."""
-        color = random_color(rgb=True, maximum=1) if color is None else color
+        chosen: Color = random_color(rgb=True, maximum=1) if color is None else color
         soft_mask = np.asarray(soft_mask, dtype=np.float64)
-        rgba = np.dstack(
-            [np.broadcast_to(mplc.to_rgb(color), (*soft_mask.shape, 3)), soft_mask * alpha]
-        )
+        rgba = np.empty((*soft_mask.shape, 4))
+        rgba[..., :3] = mplc.to_rgb(chosen)
+        rgba[..., 3] = soft_mask * alpha
         self.output.ax.imshow(rgba, extent=(0, self.output.width, self.output.height, 0))
         inside = GenericMask(soft_mask > 0.5, self.output.height, self.output.width)
         if text is not None and inside.regions:
-            self.draw_text(text, middle_of(inside), color=color, vertical_alignment="center")
+            self.draw_text(text, middle_of(inside), color=chosen, vertical_alignment="center")
         return self.output
 
     def draw_polygon(
