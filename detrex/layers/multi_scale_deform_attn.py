@@ -39,11 +39,14 @@ def multi_scale_deformable_attn_pytorch(
         attention_weights: ``(B, Q, M, L, P)``.
 
     Returns:
-        ``(B, Q, M * D)``.
+        ``(B, Q, M * D)`` in the dtype of ``value``. Samples are taken in the wider of the dtypes of
+        values and locations: locations in half precision would miss by whole cells of a large map.
     """
     shapes = _shape_list(value_spatial_shapes)
     b, _, m, d = value.shape
     q = sampling_locations.shape[1]
+    narrow, wide = value.dtype, torch.promote_types(value.dtype, sampling_locations.dtype)
+    value, sampling_locations = value.to(wide), sampling_locations.to(wide)
     grids = (2 * sampling_locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # BM L Q P 2
     weights = attention_weights.permute(0, 2, 3, 1, 4).flatten(0, 1)  # BM L Q P
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)
@@ -57,7 +60,7 @@ def multi_scale_deformable_attn_pytorch(
             align_corners=False,
         )  # BM D Q P
         out = out + (sampled * weights[:, level, None]).sum(-1)
-    return out.reshape(b, m * d, q).transpose(1, 2).contiguous()
+    return out.to(narrow).reshape(b, m * d, q).transpose(1, 2).contiguous()
 
 
 class MultiScaleDeformableAttention(nn.Module):

@@ -97,6 +97,16 @@ def test_core_keeps_the_dtype(dtype):
     assert_close(out.float(), CORE["output"], rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_core_takes_locations_in_a_wider_dtype(dtype):
+    """Then only values and weights are rounded: relatively by eps each, of sums up to 1.93."""
+    value, locations, weights = (CORE[name] for name in INPUTS)
+    out = run_core([value.to(dtype), locations, weights.to(dtype)])
+    assert out.dtype == dtype
+    atol = 1e-5 if dtype == torch.float64 else 2 * 1.5 * torch.finfo(dtype).eps
+    assert_close(out.float(), CORE["output"], rtol=0, atol=atol)
+
+
 def test_core_without_queries():
     value, shapes, locations, weights = random_inputs(q=0)
     out = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
@@ -181,6 +191,16 @@ def test_no_queries_and_no_gradient_trouble():
 def test_autocast_stays_close():
     with torch.autocast("cpu", torch.bfloat16):
         out = filled(dropout=0.0)(**arguments())
+    assert_close(out.float(), MODULE["output_ref2"], rtol=0, atol=0.1)
+
+
+def test_a_bfloat16_model_reads_where_float32_points_say():
+    known = {
+        n: v.bfloat16() if n in ("query", "value", "query_pos") else v
+        for n, v in arguments().items()
+    }
+    out = filled(dropout=0.0).bfloat16()(**known)
+    assert out.dtype == torch.bfloat16
     assert_close(out.float(), MODULE["output_ref2"], rtol=0, atol=0.1)
 
 
