@@ -22,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = argument_parser().parse_args(argv)
     try:
-        with explained():
-            # Also done in each process; here a mistake shows before any is started.
-            load_config(find_config_file(args.config_file), args.opts, args.eval_only)
+        if args.num_gpus * args.num_machines > 1:
+            # Each process does this too; here a mistake shows before any is started.
+            with explained():
+                load_config(find_config_file(args.config_file), args.opts, args.eval_only)
         launch(
             run,
             args.num_gpus,

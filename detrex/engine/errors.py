@@ -7,11 +7,21 @@ from contextlib import contextmanager
 
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.checkpoint import CheckpointError
+
 __all__ = ["SetupError", "explained"]
 
 # What wrong paths, keys, values and files raise. Others are mistakes in code: their traceback is
 # what one needs to see.
-_EXPLAINABLE = (OSError, ValueError, KeyError, ImportError, AssertionError, OmegaConfBaseException)
+_EXPLAINABLE = (
+    AssertionError,
+    CheckpointError,
+    ImportError,
+    KeyError,
+    OSError,
+    OmegaConfBaseException,
+    ValueError,
+)
 
 
 class SetupError(Exception):

@@ -9,7 +9,7 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from detrex.engine.ema import ModelEma
@@ -27,21 +27,24 @@ class Evaluation:
 
     Args:
         cfg: a whole config.
+        num_samples: records to keep for pictures.
+
+    Attributes:
+        samples: dataset dicts, spread over the test set; none if it has no such records.
+        mapper: makes the model's input of a record.
+        class_names: by class index, where the data set has names.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
+    def __init__(self, cfg: DictConfig, num_samples: int = 16) -> None:
         test = cfg.dataloader.test
-        self.dicts = instantiate(test.dataset)
+        dataset = instantiate(test.get("dataset"))
+        records = dataset if isinstance(dataset, list) else []
+        self.train_cfg = cfg.train
+        self.samples = records[:: max(len(records) // num_samples, 1)][:num_samples]
         self.mapper = instantiate(test.get("mapper"))
-        self.loader = instantiate_with(test, dataset=self.dicts)
+        self.loader = instantiate_with(test, dataset=dataset)
         self.evaluator = instantiate(cfg.dataloader.evaluator)
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """Names by class index, where the data set has them."""
-        name = instantiate(self.cfg.dataloader.evaluator.get("dataset_name"))
-        return MetadataCatalog.get(name).get("thing_classes") if name else None
+        self.class_names = _class_names(cfg.dataloader.evaluator)
 
     def run(self, model: nn.Module, ema: ModelEma | None = None) -> Results:
         """Evaluate the model; with `ema`, its averaged weights too.
@@ -53,7 +56,7 @@ class Evaluation:
         """
         if ema is None:
             return self._run_once(model, "")
-        if self.cfg.train.model_ema.use_ema_weights_for_eval_only:
+        if self.train_cfg.model_ema.use_ema_weights_for_eval_only:
             with ema.applied():
                 return self._run_once(model, " of the averaged weights")
         results = self._run_once(model, "")
@@ -67,6 +70,14 @@ class Evaluation:
             logger.info("Evaluation%s:", which)
             print_csv_format(results)
         return dict(results or {})
+
+
+def _class_names(node: Any) -> list[str] | None:
+    """Of the data set that the evaluator, or the first of several, is for."""
+    nodes = node if isinstance(node, ListConfig) else [node]
+    named = [n for n in nodes if n.get("dataset_name")]
+    name = instantiate(named[0].dataset_name) if named else None
+    return MetadataCatalog.get(name).get("thing_classes") if name else None
 
 
 def do_test(cfg: DictConfig, model: nn.Module, ema: ModelEma | None = None) -> Results:

@@ -18,7 +18,6 @@ __all__ = ["draw_contact_sheet", "draw_curves", "summary"]
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = 16
 _FILES = {
     "metrics.json": "losses and metrics, a line per record (and TensorBoard files beside it)",
     "curves.png": "loss and AP over the training",
@@ -36,12 +35,10 @@ def draw_curves(output_dir: str) -> Path:
 
 
 def draw_contact_sheet(output_dir: str, evaluation: Evaluation, model: nn.Module) -> Path | None:
-    """`contact_sheet.png`: boxes on test images that are spread over the whole test set."""
-    dicts = evaluation.dicts
-    if not isinstance(dicts, list) or not dicts:
+    """`contact_sheet.png`: boxes on images of the test set, if its records name image files."""
+    if not evaluation.samples:
         return None
-    step = max(len(dicts) // _PICTURES, 1)
-    pictures = pictures_of(model, dicts[::step][:_PICTURES], evaluation.mapper)
+    pictures = pictures_of(model, evaluation.samples, evaluation.mapper)
     output = Path(output_dir) / "contact_sheet.png"
     return contact_sheet(pictures, output, evaluation.class_names)
 

@@ -11,6 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> Results:
         if comm.is_main_process():
             check_output_dir(cfg.train.output_dir, args.resume or args.eval_only)
         comm.synchronize()
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="detrex")
         default_setup(cfg, args)
         if comm.is_main_process():
             check_dataloaders(

@@ -105,20 +105,24 @@ def test_bfloat16_runs_the_layers_in_bfloat16_and_keeps_the_weights():
 
 
 def test_float16_scales_the_loss_and_undoes_it():
-    scaled = trained(BATCHES, amp=True, amp_dtype=torch.float16)
-    # Half precision has 11 bits; the update is compared, so that lr * grad decides.
-    assert_same(scaled, by_hand(BATCHES), rtol=0.01, atol=2e-3)
+    net = model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    trainer = Trainer(net, BATCHES, optimizer, amp=True, amp_dtype=torch.float16)
+    # The default is so large that the first steps overflow and are skipped.
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    trainer.train(0, ITERATIONS)
+    # Half precision has 11 bits.
+    assert_same(net, by_hand(BATCHES), rtol=0.01, atol=2e-3)
 
 
 def test_the_state_of_the_scaler_is_part_of_a_checkpoint():
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     trainer = Trainer(net, BATCHES, optimizer, amp=True, amp_dtype=torch.float16)
-    trainer.grad_scaler.update(4.0)
     state = copy.deepcopy(trainer.state_dict())
-    other = Trainer(net, BATCHES, optimizer, amp=True, amp_dtype=torch.float16)
-    other.load_state_dict(state)
-    assert other.grad_scaler.get_scale() == 4.0
+    state["grad_scaler"]["scale"] = 4.0
+    trainer.load_state_dict(state)
+    assert trainer.grad_scaler.get_scale() == 4.0
 
 
 def test_a_loss_that_is_not_finite_is_named_and_changes_nothing():
