@@ -12,6 +12,7 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from detrex.data.coco import DatasetError, coco_dataset_name
@@ -34,7 +35,7 @@ def check_dataloaders(
 
     Args:
         dataloader: node with ``<split>.dataset``, a LazyCall of ``coco_dataset`` or of
-            ``get_detection_dataset_dicts``.
+            ``get_detection_dataset_dicts``; others are not checked.
         num_classes: classes the model predicts; None leaves this unchecked.
         num_queries: objects the model can predict per image; None leaves this unchecked.
         splits: which parts of ``dataloader`` to check; ``("test",)`` before an evaluation.
@@ -43,16 +44,21 @@ def check_dataloaders(
         DatasetError: something that makes training or evaluation impossible or meaningless.
         FileNotFoundError: annotation file, image directory or images are missing.
     """
-    checked: list[Metadata] = []
+    known: list[Metadata] = []
     for split in splits:
-        node = dataloader[split].dataset
+        node = dataloader[split].get("dataset")
+        if not isinstance(node, DictConfig):
+            continue
+        _require_values(node, f"dataloader.{split}.dataset")
         dicts = instantiate(node)
-        for name in _dataset_names(node):
-            metadata = MetadataCatalog.get(name)
-            check_dataset(dicts, metadata, num_classes, num_queries, needs_objects=split == "train")
-            checked.append(metadata)
-    for other in checked[1:]:
-        check_same_classes(checked[0], other)
+        metadata = [MetadataCatalog.get(name) for name in _dataset_names(node)]
+        if not isinstance(dicts, list) or not metadata:
+            logger.info("dataloader.%s.dataset has no records to check", split)
+            continue
+        check_dataset(dicts, metadata[0], num_classes, num_queries, needs_objects=split == "train")
+        known.extend(metadata)
+    for other in known[1:]:
+        check_same_classes(known[0], other)
 
 
 def check_dataset(
@@ -114,7 +120,16 @@ def check_same_classes(train: Metadata, test: Metadata) -> None:
     )
 
 
-def _dataset_names(node: Any) -> list[str]:
+def _require_values(node: DictConfig, path: str) -> None:
+    missing = [f"{path}.{key!s}" for key in node if OmegaConf.is_missing(node, key)]
+    if missing:
+        raise DatasetError(
+            f"{' and '.join(missing)} must be given; add {missing[0]}=... to the command line or the "
+            "config"
+        )
+
+
+def _dataset_names(node: DictConfig) -> list[str]:
     """Catalog names behind a dataset node; empty for one that is not in the catalogs."""
     if "json_file" in node and "image_root" in node:
         return [node.get("name") or coco_dataset_name(node.json_file, node.image_root)]

@@ -129,3 +129,15 @@ def test_data_sets_given_by_name_are_checked_too(coco, write):
         node = L(get_detection_dataset_dicts)(names=names, filter_empty=False)
         with pytest.raises(DatasetError, match="2 classes"):
             check_dataloaders(_dataloader(node), num_classes=3, splits=("train",))
+
+
+def test_paths_that_are_not_given_are_named(coco, write):
+    node = L(coco_dataset)(json_file="???", image_root="???")
+    with pytest.raises(
+        DatasetError, match=r"dataloader\.test\.dataset\.json_file and dataloader\.test.*image_root"
+    ):
+        check_dataloaders(_dataloader(_node(write(coco)), node))
+
+
+def test_other_kinds_of_data_sets_are_let_through():
+    check_dataloaders(_dataloader(L(tuple)(), None), splits=("train",))
