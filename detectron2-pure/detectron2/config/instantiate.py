@@ -38,7 +38,8 @@ def instantiate(cfg: Any) -> Any:
     Arguments that have a ``_target_`` of their own are instantiated before. A list becomes a
     list and a `ListConfig` a `ListConfig` of the instantiated elements; a structured config
     becomes its dataclass. Anything else, such as a mapping without ``_target_``, is returned
-    unchanged: arguments reach the callee as `DictConfig` and `ListConfig`.
+    unchanged: arguments reach the callee as `DictConfig` and `ListConfig`. With
+    ``_recursive_=False`` beside a ``_target_`` its arguments are not instantiated.
 
     Raises:
         ConfigError: a target cannot be found or called, or raised; the message names it and
@@ -57,8 +58,10 @@ def instantiate(cfg: Any) -> Any:
 
 
 def _call(cfg: Mapping[str, Any]) -> Any:
-    arguments = {key: instantiate(value) for key, value in cfg.items()}
-    target, name = _resolve(arguments.pop("_target_"), cfg)
+    arguments = dict(cfg.items())
+    target, name = _resolve(instantiate(arguments.pop("_target_")), cfg)
+    if arguments.pop("_recursive_", True):
+        arguments = {key: instantiate(value) for key, value in arguments.items()}
     try:
         return target(**arguments)
     except ConfigError:

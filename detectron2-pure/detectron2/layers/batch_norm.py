@@ -132,6 +132,26 @@ class FrozenBatchNorm2d(nn.Module):
         return module
 
 
+class NaiveSyncBatchNorm(nn.SyncBatchNorm):
+    """torch's SyncBatchNorm under detectron2's name; on one process it is BatchNorm2d.
+
+    ``stats_mode="N"`` asked for weighting each process by its batch size, which torch's
+    class always does.
+    """
+
+    def __init__(self, *args: Any, stats_mode: str = "", **kwargs: Any) -> None:
+        if stats_mode not in ("", "N"):
+            raise ValueError(f"stats_mode is '' or 'N', not {stats_mode!r}.")
+        super().__init__(*args, **kwargs)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize input (B, C, H, W)."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if self.training and (not distributed or torch.distributed.get_world_size() == 1):
+            return nn.BatchNorm2d.forward(self, input)
+        return super().forward(input)
+
+
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):
     """FrozenBatchNorm2d followed by what a combined norm-and-activation layer does after it."""
 
@@ -156,7 +176,7 @@ def _frozen_equal(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> FrozenBatchNorm2d:
     if isinstance(act, nn.Module):
         drop = drop if isinstance(drop, nn.Module) else nn.Identity()
         frozen = FrozenBatchNormAct2d(bn.num_features, bn.eps, drop, act)
-    elif type(bn).forward in (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward):
+    elif type(bn).forward in _PLAIN_FORWARDS:
         frozen = FrozenBatchNorm2d(bn.num_features, bn.eps)
     else:
         raise TypeError(
@@ -170,6 +190,13 @@ def _frozen_equal(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> FrozenBatchNorm2d:
             if value is not None:
                 getattr(frozen, name).copy_(value)
     return frozen.train(bn.training)
+
+
+_PLAIN_FORWARDS = (
+    nn.BatchNorm2d.forward,
+    nn.SyncBatchNorm.forward,
+    NaiveSyncBatchNorm.forward,
+)
 
 
 def _trainable_equal(frozen: FrozenBatchNorm2d) -> nn.Module:
@@ -206,26 +233,6 @@ class LayerNorm(nn.Module):
         variance = (x - mean).pow(2).mean(1, keepdim=True)
         x = (x - mean) * (variance + self.eps).rsqrt()
         return self.weight[:, None, None] * x + self.bias[:, None, None]
-
-
-class NaiveSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm under detectron2's name; on one process it is BatchNorm2d.
-
-    ``stats_mode="N"`` asked for weighting each process by its batch size, which torch's
-    class always does.
-    """
-
-    def __init__(self, *args: Any, stats_mode: str = "", **kwargs: Any) -> None:
-        if stats_mode not in ("", "N"):
-            raise ValueError(f"stats_mode is '' or 'N', not {stats_mode!r}.")
-        super().__init__(*args, **kwargs)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize input (B, C, H, W)."""
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self.training and (not distributed or torch.distributed.get_world_size() == 1):
-            return nn.BatchNorm2d.forward(self, input)
-        return super().forward(input)
 
 
 class CycleBatchNormList(nn.ModuleList):

@@ -47,8 +47,8 @@ def _stretch(
     mask: Tensor, box: list[float], image_shape: tuple[int, int]
 ) -> tuple[slice, slice, Tensor]:
     """The rows and columns of the image that a mask (M, M) reaches, and its values there."""
-    rows, y = _positions(box[1], box[3], image_shape[0])
-    columns, x = _positions(box[0], box[2], image_shape[1])
+    rows, y = _positions(box[1], box[3], image_shape[0], mask.shape[0])
+    columns, x = _positions(box[0], box[2], image_shape[1], mask.shape[1])
     if not (len(y) and len(x)):
         return rows, columns, mask.new_zeros(len(y), len(x))
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(mask.device)
@@ -56,10 +56,11 @@ def _stretch(
     return rows, columns, values[0, 0]
 
 
-def _positions(low: float, high: float, size: int) -> tuple[slice, Tensor]:
-    """The pixels near [low, high], and where their centers lie in it, from -1 to 1."""
-    # One pixel more on each side: interpolation reaches half a mask cell beyond the box.
-    first = min(max(math.floor(low) - 1, 0), size)
-    last = max(min(math.ceil(high) + 1, size), first)
+def _positions(low: float, high: float, size: int, cells: int) -> tuple[slice, Tensor]:
+    """The pixels that [low, high] reaches, and where their centers lie in it, from -1 to 1."""
+    # Interpolation reaches half a mask cell beyond the box.
+    margin = (high - low) / (2 * cells)
+    first = min(max(math.floor(low - margin), 0), size)
+    last = max(min(math.ceil(high + margin), size), first)
     centers = torch.arange(first, last, dtype=torch.float32) + 0.5
     return slice(first, last), (centers - low) / max(high - low, 1e-6) * 2 - 1
