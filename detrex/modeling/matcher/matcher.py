@@ -106,7 +106,8 @@ class HungarianMatcher(nn.Module):
         """Weighted costs of every query for the targets of its own image.
 
         Returns:
-            ``(B, Q, T)`` in float32 at least; columns beyond an image's targets mean nothing.
+            ``(B, Q, T)`` in float32 at least, under autocast too (it narrows none of the operations
+            here); columns beyond an image's targets mean nothing.
         """
         logits, boxes = prediction.logits, prediction.boxes
         if len(targets) != len(logits):
@@ -115,17 +116,16 @@ class HungarianMatcher(nn.Module):
         labels = pad_sequence([t["labels"] for t in targets], batch_first=True)  # B T
         # Padding with 0.5 makes a proper box, so nothing undefined is computed for it.
         target_boxes = pad_sequence([t["boxes"] for t in targets], True, 0.5).to(dtype)  # B T 4
-        with torch.autocast(logits.device.type, enabled=False):
-            boxes = boxes.to(dtype)
-            giou = elementwise_generalized_box_iou(
-                box_cxcywh_to_xyxy(boxes)[:, :, None],
-                box_cxcywh_to_xyxy(target_boxes)[:, None],
-            )
-            return (
-                self.cost_class * self._class_cost(logits.to(dtype), labels)
-                + self.cost_bbox * torch.cdist(boxes, target_boxes, p=1)
-                - self.cost_giou * giou
-            )
+        boxes = boxes.to(dtype)
+        giou = elementwise_generalized_box_iou(
+            box_cxcywh_to_xyxy(boxes)[:, :, None],
+            box_cxcywh_to_xyxy(target_boxes)[:, None],
+        )
+        return (
+            self.cost_class * self._class_cost(logits.to(dtype), labels)
+            + self.cost_bbox * torch.cdist(boxes, target_boxes, p=1)
+            - self.cost_giou * giou
+        )
 
     def _class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``(B, Q, K), (B, T) -> (B, Q, T)``: how little a query says the target's class."""
