@@ -80,8 +80,8 @@ class _LogFileHandler(logging.StreamHandler):
         folder = os.path.dirname(path)
         if folder:
             PathManager.mkdirs(folder)
-        # Line-buffered: what was logged before a crash is in the file.
-        super().__init__(PathManager.open(path, "a", buffering=1))
+        # StreamHandler flushes each record: what was logged before a crash is in the file.
+        super().__init__(PathManager.open(path, "a"))
         self.path = path
 
     def close(self) -> None:

@@ -200,7 +200,7 @@ def test_periodic_checkpointer_counts_those_from_before_a_restart(tmp_path):
 
     (tmp_path / "model_0000099.pth").touch()  # of another, longer training
     assert run(0, 5) == ["model_0000001.pth", "model_0000003.pth", "model_0000099.pth"]
-    assert run(4, 6) == ["model_0000003.pth", "model_0000005.pth", "model_0000099.pth"]
+    assert run(4, 10) == ["model_0000007.pth", "model_0000009.pth", "model_0000099.pth"]
 
 
 def test_periodic_checkpointer_with_period_zero(tmp_path):

@@ -18,7 +18,8 @@ class Model(nn.Module):
         self.conv = nn.Conv2d(3, 4, 1)
         self.norm = nn.GroupNorm(2, 4)
         self.head = nn.Linear(4, 4, bias=False)
-        self.tied = self.head
+        self.tied = nn.Linear(4, 4, bias=False)
+        self.tied.weight = self.head.weight
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
         self.pos = nn.Parameter(torch.zeros(3))
 

@@ -25,7 +25,7 @@ def test_console_and_file(name, tmp_path, capsys):
     logger = setup_logger(tmp_path / "run", name=name, abbrev_name="x", color=False)
     logging.getLogger(name + ".sub").warning("hello")
     assert capsys.readouterr().out.endswith("x.sub WARNING: hello\n")
-    # line-buffered: there before anything is closed
+    # there before anything is closed
     assert (tmp_path / "run" / "log.txt").read_text().endswith("x.sub WARNING: hello\n")
     assert logger.propagate is False
 
@@ -39,11 +39,12 @@ def test_repeated_setup_does_not_repeat_lines(name, tmp_path, capsys):
     assert (tmp_path / "log.txt").read_text().count("once") == 1
 
 
-def test_new_output_takes_over(name, tmp_path):
+def test_new_output_takes_over(name, tmp_path, capsys):
     setup_logger(tmp_path / "a", name=name).info("first")
     setup_logger(tmp_path / "b", name=name).info("second")
     assert "second" not in (tmp_path / "a" / "log.txt").read_text()
     assert "first" not in (tmp_path / "b" / "log.txt").read_text()
+    assert capsys.readouterr().err == ""  # logging's complaints about closed files go there
 
 
 def test_other_ranks_write_only_their_file(name, tmp_path, capsys):
