@@ -8,6 +8,7 @@ import pathlib
 import sys
 from typing import Any
 
+import numpy as np
 import yaml
 from detectron2.config.errors import located
 from detectron2.config.instantiate import dump_dataclass
@@ -88,6 +89,11 @@ def _dumper() -> Any:
         def represent_other(self, data: Any) -> yaml.Node:
             if dataclasses.is_dataclass(data) and not isinstance(data, type):
                 return self.represent_data(dump_dataclass(data))
+            for plain in (int, float, str):  # subclasses of these, such as enums
+                if isinstance(data, plain):
+                    return self.represent_data(plain(data))
+            if isinstance(data, np.generic):
+                return self.represent_data(data.item())
             if isinstance(data, pathlib.PurePath):
                 return self.represent_str(str(data))
             if _is_importable(data):

@@ -52,6 +52,12 @@ def test_lazy_target():
     assert kwargs == {"x": 1}
 
 
+def test_not_recursive():
+    made = instantiate(L(Recorder)(value=L(Recorder)(value=1), _recursive_=False))
+    assert isinstance(made.value, DictConfig)
+    assert instantiate(made.value).value == 1
+
+
 def test_lists():
     made = instantiate([L(Recorder)(value=1), 2])
     assert type(made) is list

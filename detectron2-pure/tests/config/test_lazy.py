@@ -9,11 +9,13 @@ from itertools import count
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
 from detectron2.config import ConfigError, LazyConfig, instantiate
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
+from detectron2.structures import BoxMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 ROOT = Path(__file__).parent / "data" / "root.py"
@@ -279,6 +281,8 @@ def test_save_and_load(tmp_path):
             "pair": (1, 2.5),
             "nothing": None,
             "path": tmp_path,
+            "mode": BoxMode.XYWH_ABS,
+            "number": np.float64(0.5),
         },
         flags={"allow_objects": True},
     )
@@ -297,6 +301,7 @@ def test_save_and_load(tmp_path):
     assert loaded.pair == [1, 2.5]
     assert loaded.nothing is None
     assert loaded.path == str(tmp_path)
+    assert (loaded.mode, loaded.number) == (1, 0.5)
     assert list(loaded) == list(cfg)
 
 
