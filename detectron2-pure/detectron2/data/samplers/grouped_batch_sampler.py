@@ -43,4 +43,5 @@ class GroupedBatchSampler(BatchSampler):
                 bucket.clear()
 
     def __len__(self) -> int:
-        raise NotImplementedError("How many batches there are depends on the groups.")
+        # A TypeError, which list() takes for "unknown".
+        raise TypeError("How many batches there are depends on the groups.")
