@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from detectron2.data.build import TrainLoader
 from detectron2.engine import metrics
 from detectron2.engine.trainer_base import HookBase, TrainerBase
 from torch import nn
@@ -169,11 +170,22 @@ class SimpleTrainer(TrainerBase):
         super()._restore_rng()
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        ret = {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        if isinstance(self.data_loader, TrainLoader):
+            ret["data_seed"] = self.data_loader.seed
+        return ret
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        If the data loader is one of `build_detection_train_loader`, it goes on with the batch
+        after the last one that was used, one per iteration.
+        """
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        if isinstance(self.data_loader, TrainLoader) and "data_seed" in state_dict:
+            self.data_loader.start_at(self.iter + 1, seed=state_dict["data_seed"])
+            self._data_loader_iter_obj = None
 
 
 class AMPTrainer(SimpleTrainer):

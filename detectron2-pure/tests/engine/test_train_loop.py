@@ -2,12 +2,14 @@ import gc
 import itertools
 import logging
 import math
+import random
 import re
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from detectron2.data import build_detection_train_loader
 from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, TrainerBase, hooks
 from detectron2.utils.env import preserve_rng_state
 from fvcore.common.checkpoint import Checkpointer
@@ -376,6 +378,44 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path):
         )
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+class Noisy:
+    """A mapper that draws from all generators."""
+
+    def __call__(self, record):
+        return [record["index"] / 10, np.random.rand(), random.random() + torch.rand(1).item()]
+
+
+class Stacked(Model):
+    def forward(self, batch):
+        return super().forward(torch.tensor(batch))
+
+
+def train_on_detection_loader(folder, workers, resume=None):
+    """Ten iterations; the resumed ones are as by a new process: other seeds, a new loader."""
+    seed = 5 if resume else 0
+    torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+    model = Stacked()
+    records = [{"index": i, "width": 10 + i % 3 * 10, "height": 20} for i in range(11)]
+    loader = build_detection_train_loader(
+        records, mapper=Noisy(), total_batch_size=3, num_workers=workers
+    )
+    trainer = make_trainer(model, loader)
+    checkpointer = Checkpointer(model, str(folder), trainer=trainer)
+    trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, 4)])
+    if resume:
+        checkpointer.load(str(resume))
+    trainer.train(trainer.iter + 1 if resume else 0, 10)
+    return model.fc.weight
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_goes_on_in_the_stream_of_the_detection_loader(tmp_path, workers):
+    with preserve_rng_state():
+        whole = train_on_detection_loader(tmp_path, workers)
+        resumed = train_on_detection_loader(tmp_path, workers, tmp_path / "model_0000003.pth")
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
 def test_amp_on_cpu_is_bfloat16_without_scaler():
