@@ -202,6 +202,7 @@ class _PlainDataUnpickler(pickle.Unpickler):
         **_numpy_names(),
         "_codecs.encode": _encode,
         "collections.OrderedDict": collections.OrderedDict,
+        "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
         "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
         "torch.storage._load_from_bytes": _storage_from_bytes,
         **{f"builtins.{t.__name__}": t for t in (set, frozenset, bytearray, complex)},

@@ -83,7 +83,8 @@ class COCOEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._output_dir = output_dir
         self._max_dets_per_image = [1, 10, max_dets_per_image or 100]
-        self._cocoeval_fn = COCOeval_opt if use_fast_impl else COCOevalMaxDets
+        self._use_fast_impl = use_fast_impl
+        self._logger = logger
         self._kpt_oks_sigmas = list(kpt_oks_sigmas)
         self._cpu_device = torch.device("cpu")
         self._dataset_name = _single_name(dataset_name)
@@ -156,7 +157,7 @@ class COCOEvaluator(DatasetEvaluator):
     ) -> None:
         """Fill ``_results``."""
         results = [dict(result) for p in predictions for result in p["instances"]]
-        tasks = self._tasks or _tasks_of(results)
+        tasks = self._tasks or self._tasks_from_predictions(results)
         self._to_dataset_categories(results)
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
@@ -167,7 +168,8 @@ class COCOEvaluator(DatasetEvaluator):
             logger.info("Annotations are not available for evaluation.")
             return
         self._warn_of_unseen_images(predictions, img_ids)
-        logger.info(f"Evaluating predictions with {self._cocoeval_fn.__name__} ...")
+        cocoeval_fn = COCOeval_opt if self._use_fast_impl else COCOevalMaxDets
+        logger.info(f"Evaluating predictions with {cocoeval_fn.__name__} ...")
         for task in tasks:
             coco_eval = None
             if results:
@@ -176,12 +178,18 @@ class COCOEvaluator(DatasetEvaluator):
                     results,
                     task,
                     kpt_oks_sigmas=self._kpt_oks_sigmas,
-                    cocoeval_fn=self._cocoeval_fn,
+                    cocoeval_fn=cocoeval_fn,
                     img_ids=img_ids,
                     max_dets_per_image=self._max_dets_per_image,
                 )
             names = self._metadata.get("thing_classes")
             self._results[task] = self._derive_coco_results(coco_eval, task, names)
+
+    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> tuple[str, ...]:
+        """Boxes, and what else results in COCO's format have."""
+        keys = {"segm": "segmentation", "keypoints": "keypoints"}
+        found = [task for task, key in keys.items() if any(key in p for p in predictions)]
+        return ("bbox", *found)
 
     def _to_dataset_categories(self, results: list[dict[str, Any]]) -> None:
         """Replace the class numbers of the model by the category ids of the dataset."""
@@ -240,13 +248,6 @@ def _single_name(dataset_name: str | Sequence[str]) -> str:
     if len(names) != 1:
         raise ValueError(f"COCOEvaluator evaluates one dataset at a time, not {names}.")
     return names[0]
-
-
-def _tasks_of(results: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Boxes, and what else the results have."""
-    keys = {"segm": "segmentation", "keypoints": "keypoints"}
-    found = [task for task, key in keys.items() if any(key in result for result in results)]
-    return ("bbox", *found)
 
 
 def _percent(value: float) -> float:

@@ -372,7 +372,7 @@ class Visualizer(Painter):
 
     def _convert_masks(self, masks_or_polygons: Any) -> list[GenericMask]:
         masks = getattr(masks_or_polygons, "polygons", masks_or_polygons)
-        masks = masks if isinstance(masks, list) else list(_to_numpy(masks))
+        masks = masks if isinstance(masks, (list, tuple)) else _to_numpy(masks)
         height, width = self.output.height, self.output.width
         return [
             mask

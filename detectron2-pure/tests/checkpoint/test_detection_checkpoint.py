@@ -7,7 +7,9 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer, PeriodicCheckpointer
 from detectron2.checkpoint.catalog import ModelCatalog
-from detectron2.utils.file_io import PathManager
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathHandler, PathManager
+from iopath.common.file_io import PathManager as PathManagerBase
 from torch import nn
 
 
@@ -176,6 +178,35 @@ def test_subclass_may_read_its_own_format(tmp_path):
     model = Detector()
     assert Mine(model).load(str(tmp_path / "w.txt"))["note"] == "mine"
     assert model.head.bias.tolist() == [0, 1, 2, 3]
+
+
+def test_processes_that_see_different_folders_do_not_resume(tmp_path, monkeypatch):
+    checkpointer = DetectionCheckpointer(Detector(), str(tmp_path))
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "all_gather", lambda data: [True, data])
+    with pytest.raises(FileNotFoundError, match=r"processes \[1\] do not see .*last_checkpoint"):
+        checkpointer.resume_or_load("", resume=True)
+    assert checkpointer.resume_or_load("", resume=False) == {}
+    checkpointer.save("m")
+    checkpointer.resume_or_load("", resume=True)
+
+
+def test_path_manager_can_be_replaced(tmp_path):
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["weights://"]
+
+        def _get_local_path(self, path, **kwargs):
+            return str(tmp_path / path.removeprefix("weights://"))
+
+    manager = PathManagerBase()
+    manager.register_handler(Handler())
+    model = Detector()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    checkpointer = DetectionCheckpointer(Detector())
+    checkpointer.path_manager = manager
+    checkpointer.load("weights://w.pth?matching_heuristics=True")
+    assert same(checkpointer.model, model)
 
 
 def test_catalog_paths(tmp_path, monkeypatch):

@@ -132,6 +132,10 @@ def test_pickle_of_tensors(tmp_path):
     path = tmp_path / "w.pkl"
     path.write_bytes(pickle.dumps({"model": WEIGHTS, "__author__": "me"}))
     assert_same_weights(load_state_dict_file(path))
+    model = torch.nn.Linear(2, 3)
+    for state in (model.state_dict(), dict(model.named_parameters())):
+        path.write_bytes(pickle.dumps({"model": state}))
+        assert torch.equal(load_state_dict_file(path)["weight"], model.weight)
 
 
 def test_torch_file_named_pkl(tmp_path):
