@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import fvcore.nn.weight_init as weight_init
+from detectron2.layers import weight_init
 from detectron2.layers.batch_norm import FrozenBatchNorm2d, get_norm
 from detectron2.layers.wrappers import Conv2d
 from torch import Tensor, nn

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
-import fvcore.nn.weight_init as weight_init
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, get_norm
+from detectron2.layers import Conv2d, get_norm, weight_init
 from detectron2.modeling.backbone.backbone import Backbone
 from torch import Tensor, nn
 
