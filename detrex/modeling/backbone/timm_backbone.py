@@ -89,7 +89,7 @@ class TimmBackbone(Backbone):
         self._size_divisibility = math.lcm(*offer.strides)
 
         timm_arguments.update(offer.size_arguments)
-        self.timm_model = _build_with_weights(
+        self.timm_model: Any = _build_with_weights(
             model_name, pretrained, checkpoint_path, in_channels, indices, timm_arguments
         )
         _drop_unused(self.timm_model, set().union(*(lv.parameters for lv in self._levels.values())))
@@ -171,7 +171,7 @@ def _build_with_weights(
     in_channels: int,
     indices: Sequence[int],
     arguments: dict[str, Any],
-) -> nn.Module:
+) -> Any:
     options = {"in_chans": in_channels, "out_indices": tuple(indices), **arguments}
     if pretrained is True and not checkpoint_path:
         return _download(model_name, options)
@@ -191,7 +191,7 @@ def _build_with_weights(
     return trunk
 
 
-def _download(model_name: str, options: dict[str, Any]) -> nn.Module:
+def _download(model_name: str, options: dict[str, Any]) -> Any:
     """Build with timm's weights; one process per machine fetches, the others find them there."""
     config = timm.get_pretrained_cfg(model_name)
     source = (config.hf_hub_id or config.url) if config else None

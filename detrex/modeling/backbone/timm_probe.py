@@ -14,7 +14,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # What makes a network take images of any size, where it does not by itself: window attention
 # (Swin) and position tables (ViT) each have a switch of their own.
@@ -76,8 +76,12 @@ def check_model_name(model_name: str) -> None:
         raise ValueError(f"timm has no weights {model_name!r}; there are {', '.join(known)}.")
 
 
-def build(model_name: str, **arguments: Any) -> nn.Module:
-    """A timm network that returns features; an argument it does not take is named."""
+def build(model_name: str, **arguments: Any) -> Any:
+    """A timm network that returns features; an argument it does not take is named.
+
+    Returns:
+        a module with timm's ``feature_info`` and ``pretrained_cfg``.
+    """
     try:
         return timm.create_model(model_name, features_only=True, **arguments)
     except _BUILD_ERRORS as error:
@@ -87,7 +91,9 @@ def build(model_name: str, **arguments: Any) -> nn.Module:
 
 def _parameters_behind(output: Tensor) -> set[int]:
     """Identities of the parameters in the history of ``output``."""
-    seen, found, pending = set(), set(), [output.grad_fn]
+    seen: set[Any] = set()
+    found: set[int] = set()
+    pending: list[Any] = [output.grad_fn]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
@@ -107,7 +113,7 @@ def _stem_parameters(names: frozenset[str], module: str) -> frozenset[str]:
     return outside or names
 
 
-def _run(net: nn.Module, in_channels: int) -> dict[int, Level]:
+def _run(net: Any, in_channels: int) -> dict[int, Level]:
     """The levels of a network on the meta device, from one pass with an oblong image."""
     indices = net.feature_info.out_indices
     deepest = max(info["reduction"] for info in net.feature_info.info)
@@ -128,7 +134,7 @@ def _run(net: nn.Module, in_channels: int) -> dict[int, Level]:
     return levels
 
 
-def _all_levels(model_name: str, requested: Iterable[int], **arguments: Any) -> nn.Module:
+def _all_levels(model_name: str, requested: Iterable[int], **arguments: Any) -> Any:
     """The network with every level timm offers by default, and the requested ones besides."""
     net = build(model_name, **arguments)
     default = [i % len(net.feature_info.info) for i in net.feature_info.out_indices]

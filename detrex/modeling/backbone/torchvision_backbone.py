@@ -95,8 +95,8 @@ class TorchvisionBackbone(Backbone):
             state = weight_files.read_state_dict(path)
             weight_files.load_trunk(self.feature_extractor, state, path)
         self._out_features = list(shapes)
-        self._out_feature_channels = {name: shape.channels for name, shape in shapes.items()}
-        self._out_feature_strides = {name: shape.stride for name, shape in shapes.items()}
+        self._out_feature_channels = {name: channels for name, (channels, _) in shapes.items()}
+        self._out_feature_strides = {name: stride for name, (_, stride) in shapes.items()}
 
     @property
     def size_divisibility(self) -> int:
@@ -233,8 +233,8 @@ def _with_prefixes(nodes: list[str]) -> list[str]:
     return list(names)
 
 
-def _dry_run(model_name: str, extractor: nn.Module) -> tuple[dict[str, ShapeSpec], set[str]]:
-    """Shapes of the outputs, and the names of those that come as (B, H, W, C).
+def _dry_run(model_name: str, extractor: nn.Module) -> tuple[dict[str, tuple[int, int]], set[str]]:
+    """Channels and strides of the outputs, and the names of those that come as (B, H, W, C).
 
     The meta device computes shapes without memory or arithmetic.
     """
@@ -249,7 +249,8 @@ def _dry_run(model_name: str, extractor: nn.Module) -> tuple[dict[str, ShapeSpec
             f"{model_name} does not take an image of {height} x {width} ({error}), while a "
             "detector's images have many sizes; take another network."
         ) from error
-    shapes, channels_last = {}, set()
+    shapes: dict[str, tuple[int, int]] = {}
+    channels_last = set()
     for name, output in outputs.items():
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise ValueError(f"The node behind {name!r} of {model_name} gives no feature map.")
@@ -257,5 +258,5 @@ def _dry_run(model_name: str, extractor: nn.Module) -> tuple[dict[str, ShapeSpec
             channels_last.add(name)
             output = output.permute(0, 3, 1, 2)
         stride = round(height / output.shape[2])
-        shapes[name] = ShapeSpec(channels=output.shape[1], stride=stride)
+        shapes[name] = (output.shape[1], stride)
     return shapes, channels_last

