@@ -39,7 +39,6 @@ setup(
         "tensorboard>=2.12",
         "tabulate>=0.9",
         "termcolor>=2.0",
-        "tqdm>=4.64",
         "matplotlib>=3.7",
     ],
 )
