@@ -103,6 +103,17 @@ def test_ink_changes_the_scene_inside_the_box_and_only_there(monkeypatch):
     assert not (changed & ~inside).any()
 
 
+def test_boxes_end_where_the_ink_becomes_visible():
+    sources = digit_scenes._load_sources(DigitScenes(), "train")
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        ink = digit_scenes._render_digit(rng, sources.scans[seed], DigitScenes(size=96))
+        alpha = np.asarray(ink)
+        visible = 0.85 * digit_scenes._VISIBLE - 1  # the faintest pen, rounded
+        for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]):
+            assert side.max() >= visible
+
+
 def test_same_seed_same_bytes_other_seed_other_scenes(scenes, tmp_path):
     again = make_digit_scenes(tmp_path / "again", **SMALL)
     assert _files(again) == _files(scenes)
