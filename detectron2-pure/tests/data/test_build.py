@@ -175,7 +175,7 @@ def test_grouping_by_mapped_sizes(num_workers):
 def test_sizes_in_some_records_only():
     data = records()
     data[4] = without_size(data[4])
-    with pytest.raises(KeyError, match="Record 4 .*'4'.*no 'width'"):
+    with pytest.raises(KeyError, match=r"Record 4 .*'4'.*no 'width'"):
         take(train_loader(data), 8)
 
 
@@ -224,7 +224,7 @@ def test_collate(num_workers):
     assert take(loader, 1) == [tuple(itertools.islice(TrainingSampler(12, seed=3), 3))]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_error_names_the_file(num_workers):
     def fail(record):
         raise ZeroDivisionError("oh")
@@ -348,7 +348,7 @@ def test_dataset_dicts_that_are_no_use(registered):
         get_detection_dataset_dicts("no such thing")
     with pytest.raises(AssertionError, match="Dataset 'build_test' is empty!"):
         get_detection_dataset_dicts(registered("build_test", []))
-    with pytest.raises(AssertionError, match="No valid data found in build_test_2.*filter_empty"):
+    with pytest.raises(AssertionError, match=r"No valid data found in build_test_2.*filter_empty"):
         get_detection_dataset_dicts(registered("build_test_2", [with_objects()]))
     wrong = registered("build_test_3", [with_objects((2, 0))])
     with pytest.raises(AssertionError, match="invalid category_id=2 for a dataset of 2 classes"):

@@ -38,10 +38,10 @@ def test_second_registration_is_refused(name):
 
 def test_unknown_name_tells_the_closest_and_all_names():
     with pytest.raises(
-        KeyError, match="coco_2017_trian.*not registered.*Did you mean coco_2017_tr"
+        KeyError, match=r"coco_2017_trian.*not registered.*Did you mean coco_2017_tr"
     ):
         DatasetCatalog.get("coco_2017_trian")
-    with pytest.raises(KeyError, match="Available datasets are:.*coco_2017_val"):
+    with pytest.raises(KeyError, match=r"Available datasets are:.*coco_2017_val"):
         DatasetCatalog.get("nothing like it")
 
 
@@ -50,7 +50,7 @@ def test_error_of_the_loading_function_is_not_taken_for_an_unknown_name(name):
         raise KeyError("width")
 
     DatasetCatalog.register(name, load)
-    with pytest.raises(KeyError, match="^'width'$"):
+    with pytest.raises(KeyError, match=r"^'width'$"):
         DatasetCatalog.get(name)
 
 
@@ -69,10 +69,10 @@ def test_metadata_is_one_object_per_name_and_set_once(name):
 
 def test_missing_attribute_tells_what_there_is(name):
     metadata = MetadataCatalog.get(name)
-    with pytest.raises(AttributeError, match="thing_classes.*metadata is empty"):
+    with pytest.raises(AttributeError, match=r"thing_classes.*metadata is empty"):
         _ = metadata.thing_classes
     metadata.set(json_file="x")
-    with pytest.raises(AttributeError, match="thing_classes.*Available keys are: json_file"):
+    with pytest.raises(AttributeError, match=r"thing_classes.*Available keys are: json_file"):
         _ = metadata.thing_classes
     assert not hasattr(metadata, "stuff_classes")
 

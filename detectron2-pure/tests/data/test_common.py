@@ -115,8 +115,8 @@ def test_iterable_style():
 
 
 def test_lambdas_can_be_pickled():
+    offset = 5
     for inner in (DatasetFromList([1, 2, 3]), Stream([1, 2, 3])):
-        offset = 5
         dataset = pickle.loads(pickle.dumps(MapDataset(inner, lambda x: x + offset)))
         got = dataset[0] if isinstance(inner, DatasetFromList) else next(iter(dataset))
         assert got == 6
@@ -155,7 +155,7 @@ def test_stream_without_sharding_is_whole_in_every_worker():
 def test_stream_refuses_what_makes_no_sense():
     with pytest.raises(AssertionError, match="iterable already"):
         ToIterableDataset(Stream([1]), InferenceSampler(1))
-    with pytest.raises(AssertionError, match="is no torch.utils.data.Sampler"):
+    with pytest.raises(AssertionError, match=r"is no torch.utils.data.Sampler"):
         ToIterableDataset([1], [0])
 
 

@@ -149,7 +149,7 @@ def test_useless_file_is_an_error_that_names_it(tmp_path, data, error, match):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.json' does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"nothing.json' does not exist"):
         load_coco_json(str(tmp_path / "nothing.json"), "root")
 
 
@@ -218,7 +218,7 @@ def test_keypoints_move_to_pixel_centers(tmp_path):
 
 def test_known_class_names_have_to_agree(tmp_path):
     MetadataCatalog.get("blood_test").thing_classes = ["x"]
-    with pytest.raises(AssertionError, match="known to have thing_classes.*x.*RBC"):
+    with pytest.raises(AssertionError, match=r"known to have thing_classes.*x.*RBC"):
         load(tmp_path, content())
 
 
@@ -231,7 +231,7 @@ def test_registering_twice(tmp_path):
     assert (metadata.json_file, metadata.image_root) == (path, "root")
     assert (metadata.evaluator_type, metadata.note) == ("coco", 1)
     for other in ((path, "elsewhere"), ("else.json", "root")):
-        with pytest.raises(AssertionError, match="'blood_test' is already registered.*data.json"):
+        with pytest.raises(AssertionError, match=r"'blood_test' is already registered.*data.json"):
             register_coco_instances("blood_test", {}, *other)
     with pytest.raises(AssertionError, match="note"):
         register_coco_instances("blood_test", {"note": 2}, path, "root")
@@ -295,9 +295,9 @@ def test_cached_conversion(tmp_path, caplog):
     path = write(tmp_path, "old")
     with caplog.at_level(logging.WARNING):
         convert_to_coco_json("other_test", path)
-    assert "previously cached" in caplog.text and open(path).read() == "old"
+    assert "previously cached" in caplog.text and (tmp_path / "data.json").read_text() == "old"
     convert_to_coco_json("other_test", path, allow_cached=False)
-    assert json.load(open(path))["annotations"] == []
+    assert json.loads((tmp_path / "data.json").read_text())["annotations"] == []
 
 
 def test_failed_conversion_leaves_nothing(tmp_path):
@@ -325,5 +325,5 @@ def test_load_sem_seg(tmp_path, caplog):
         for name in ("a", "b")
     ]
     assert "1 files" in caplog.text and "(alone)" in caplog.text
-    with pytest.raises(AssertionError, match="No .bmp files"):
+    with pytest.raises(AssertionError, match=r"No .bmp files"):
         load_sem_seg(str(tmp_path / "labels"), str(tmp_path / "images"), gt_ext="bmp")

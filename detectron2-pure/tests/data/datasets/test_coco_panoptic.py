@@ -36,7 +36,7 @@ def test_load(tmp_path):
 
 
 def test_unknown_category_names_file_and_segment(tmp_path):
-    with pytest.raises(ValueError, match="Segment 2 in .*panoptic.json' has category 91"):
+    with pytest.raises(ValueError, match=r"Segment 2 in .*panoptic.json' has category 91"):
         load_coco_panoptic_json(write(tmp_path, 91), "images", "segments", META)
 
 

@@ -144,5 +144,5 @@ def test_grouped_batches():
     sampler = GroupedBatchSampler(SequentialSampler(range(7)), groups, 2)
     for _ in range(2):  # nothing is left over from an iteration
         assert list(sampler) == [[0, 2], [1, 4], [3, 5]]
-    with pytest.raises(ValueError, match="instance of torch.utils.data.Sampler"):
+    with pytest.raises(ValueError, match=r"instance of torch.utils.data.Sampler"):
         GroupedBatchSampler([1, 2], groups, 2)
