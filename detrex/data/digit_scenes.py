@@ -323,7 +323,6 @@ def _render_digit(rng: np.random.Generator, scan: np.ndarray, spec: DigitScenes)
     aspect = enlarged.width / enlarged.height * rng.uniform(0.9, 1.1)
     width = min(max(height * aspect, 3), 0.7 * spec.size)
     small = enlarged.resize((round(width), round(height)), Image.Resampling.HAMMING)
-    small = small.crop(_ink_bounds(small))
     opacity = rng.uniform(0.85, 1.0)
     return small.point(lambda alpha: round(alpha * opacity))
 
