@@ -103,7 +103,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch):
 
         def interrupted(self: Trainer) -> None:
             if self.iter == iteration:
-                monkeypatch.undo()
+                monkeypatch.setattr(Trainer, "run_step", run_step)
                 os.kill(os.getpid(), signal.SIGINT)
             run_step(self)
 
