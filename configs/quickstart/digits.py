@@ -1,0 +1,46 @@
+"""The quickstart: handwritten digits on photographs, minutes on two CPU cores.
+
+    python tools/quickstart.py
+
+makes the data and starts this.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler
+
+from ..common.data.custom import dataloader
+from ..common.optim import AdamW as optimizer
+from ..common.train import train
+from .models.dab_deformable_detr_lite0 import model
+
+model.num_classes = 10
+
+# No flips: a mirrored 2 is no digit.
+dataloader.train.mapper.augmentation = [
+    L(T.ResizeShortestEdge)(short_edge_length=[128, 144, 160], max_size=192, sample_style="choice")
+]
+dataloader.train.mapper.augmentation_with_crop = None
+dataloader.train.total_batch_size = 8
+dataloader.train.num_workers = 1
+dataloader.test.mapper.augmentation[0].update(short_edge_length=144, max_size=192)
+dataloader.test.num_workers = 1
+
+optimizer.lr = 6e-4
+optimizer.weight_decay = 1e-4
+optimizer.params.lr_factor_func = lambda name: 0.25 if "backbone" in name else 1
+
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+    warmup_length=0.04,
+    warmup_method="linear",
+    warmup_factor=0.01,
+)
+
+train.output_dir = "./output/quickstart"
+train.max_iter = 1200
+train.seed = 0
+train.clip_grad.enabled = True
+train.eval_period = 400
+train.checkpointer.period = 400

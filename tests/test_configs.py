@@ -1,0 +1,52 @@
+"""What every recipe promises: it loads, and its model builds, trains, and evaluates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import zoo
+
+from detrex.config import get_config
+
+
+@pytest.mark.parametrize("recipe", zoo.RECIPES)
+def test_recipe_is_complete(recipe):
+    config = get_config(recipe)
+    assert {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= set(config)
+    assert config.model.criterion.num_classes == config.model.num_classes
+
+
+@pytest.mark.parametrize("recipe", zoo.RECIPES)
+def test_trains_and_evaluates(recipe):
+    model = zoo.small_model(recipe).train()
+    full = zoo.image(64, 96, [(5, 8, 40, 50), (30, 10, 90, 60)], [0, 2])
+    empty = zoo.image(80, 64, [], [], seed=1)
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for batch in ([full, empty], [full], [empty]):
+        model.zero_grad()
+        losses = model(batch)
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        sum(losses.values()).backward()
+        lacking = [n for n, p in trainable.items() if p.grad is None]
+        assert lacking == []
+        broken = [n for n, p in trainable.items() if not torch.isfinite(p.grad).all()]
+        assert broken == []
+    model.eval()
+    with torch.no_grad():
+        for inputs, output in zip([full, empty], model([full, empty]), strict=True):
+            found = output["instances"]
+            assert found.image_size == (inputs["height"], inputs["width"])
+            assert (found.scores.diff() <= 0).all()
+            assert ((found.pred_classes >= 0) & (found.pred_classes < 3)).all()
+            assert (found.pred_boxes.tensor >= 0).all()
+
+
+@pytest.mark.parametrize("recipe", zoo.RECIPES)
+def test_numbers_said_once_reach_every_part(recipe):
+    model = zoo.small_model(recipe)
+    assert model.num_classes == model.criterion.num_classes == 3
+    no_object = model.criterion.loss_class_type == "ce_loss"
+    for head in model.transformer.decoder.class_embed:
+        assert (head.in_features, head.out_features) == (64, 3 + no_object)
+    predictions = model.predict([torch.zeros(3, 64, 64)])
+    assert predictions[0].boxes.shape == (1, 12, 4)

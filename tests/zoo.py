@@ -1,0 +1,53 @@
+"""All recipes of the project, and how to build any of their models small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.structures import Boxes, Instances
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.config import get_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(
+    str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py") if path.parent.name != "common"
+)
+
+
+def shrink(model: DictConfig) -> DictConfig:
+    """Few classes, queries, channels and layers; a shallow backbone where that is one number."""
+    model.update(num_classes=3, num_queries=12, embed_dim=64)
+    for part in (model.transformer.encoder, model.transformer.decoder):
+        part.num_layers = min(2, part.num_layers)
+        part.layer.update(feedforward_dim=32, dropout=0.0)
+    if "stages" in model.backbone and "res5_dilation" not in model.backbone.stages:
+        model.backbone.stages.depth = 18
+    if "pretrained" in model.backbone:
+        model.backbone.pretrained = False
+    return model
+
+
+def small_model(recipe: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return instantiate(shrink(get_config(recipe).model))
+
+
+def image(
+    height: int, width: int, boxes: list[tuple[float, ...]], classes: list[int], seed: int = 0
+) -> dict[str, Any]:
+    """A batch entry with random pixels; boxes are xyxy in pixels."""
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
+    instances.gt_classes = torch.tensor(classes, dtype=torch.long)
+    pixels = torch.randint(0, 256, (3, height, width), generator=torch.manual_seed(seed))
+    return {
+        "image": pixels.to(torch.uint8),
+        "height": height,
+        "width": width,
+        "instances": instances,
+    }
