@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import struct
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.logger import log_first_n
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 __all__ = [
     "SizeMismatchError",
@@ -24,6 +21,18 @@ __all__ = [
 _RGB_TO_YUV = np.array(
     [[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]]
 )
+
+_Turn = Image.Transpose
+_UPRIGHT = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
+"""EXIF orientation -> what makes the image upright."""
 
 
 class SizeMismatchError(ValueError):
@@ -76,18 +85,10 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str | None) -
 
 def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Turn a photograph the way its camera was held."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except (struct.error, SyntaxError, TypeError, ValueError, KeyError, ZeroDivisionError) as e:
-        # Broken tags are frequent, and the pixels are fine.
-        log_first_n(
-            logging.WARNING,
-            f"Ignoring the broken EXIF data of {getattr(image, 'filename', '') or 'an image'}: {e}",
-            n=10,
-            name=__name__,
-            key="message",
-        )
-        return image
+    # Not ImageOps.exif_transpose: that also rewrites the other tags, some of which are broken
+    # in many a file, and fails.
+    method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if method is None else image.transpose(method)
 
 
 def read_image(file_name: str, format: str | None = None) -> np.ndarray:
