@@ -75,13 +75,10 @@ class DetectionCheckpointer(Checkpointer):
         if not path:
             return super().load(path, checkpointables)
         path, self._match_by_suffix = self._split_query(path)
-        try:
-            local_path = self.path_manager.get_local_path(path)
-            if not os.path.isfile(local_path):
-                raise FileNotFoundError(self._not_found_message(path))
-            return super().load(local_path, checkpointables)
-        finally:
-            self._match_by_suffix = False
+        local_path = self.path_manager.get_local_path(path)
+        if not os.path.isfile(local_path):
+            raise FileNotFoundError(self._not_found_message(path))
+        return super().load(local_path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Continue from the last checkpoint of ``save_dir``, or load a model to start from.

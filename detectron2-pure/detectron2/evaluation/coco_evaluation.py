@@ -182,7 +182,7 @@ class COCOEvaluator(DatasetEvaluator):
                     img_ids=img_ids,
                     max_dets_per_image=self._max_dets_per_image,
                 )
-            names = self._metadata.get("thing_classes")
+            names = self._names_in_category_order()
             self._results[task] = self._derive_coco_results(coco_eval, task, names)
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -191,11 +191,26 @@ class COCOEvaluator(DatasetEvaluator):
         found = [task for task, key in keys.items() if any(key in p for p in predictions)]
         return ("bbox", *found)
 
-    def _to_dataset_categories(self, results: list[dict[str, Any]]) -> None:
-        """Replace the class numbers of the model by the category ids of the dataset."""
+    def _category_to_class(self) -> dict[int, int]:
+        """Class numbers of category ids: those of the metadata or else, if the dataset was not
+        loaded yet, what loading it will put there.
+        """
         id_map = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if id_map is None:
-            return
+            id_map = {c: i for i, c in enumerate(sorted(self._coco_api.getCatIds()))}
+        return id_map
+
+    def _names_in_category_order(self) -> list[str]:
+        """Names of the categories by rising id, as the evaluation has them."""
+        names = self._metadata.get("thing_classes")
+        if names is None:
+            return [self._coco_api.cats[c]["name"] for c in sorted(self._coco_api.getCatIds())]
+        order = [i for _, i in sorted(self._category_to_class().items())]
+        return [names[i] for i in order] if len(order) == len(names) else names
+
+    def _to_dataset_categories(self, results: list[dict[str, Any]]) -> None:
+        """Replace the class numbers of the model by the category ids of the dataset."""
+        id_map = self._category_to_class()
         num_classes = len(id_map)
         assert sorted(id_map.values()) == list(range(num_classes)), (
             f"thing_dataset_id_to_contiguous_id of {self._dataset_name!r} must map to 0, 1, ..., "

@@ -93,7 +93,9 @@ def test_one_failed_load_does_not_spoil_the_next(tmp_path):
         checkpointer.load(str(tmp_path / "none.pth"))
     checkpointer.load(str(tmp_path / "good.pth"))
     assert same(checkpointer.model, model)
-    assert checkpointer._match_by_suffix is False
+    torch.save({"bias": torch.zeros(4)}, tmp_path / "suffix.pth")
+    with pytest.raises(ValueError, match="None of the checkpoint's 1 tensors"):
+        checkpointer.load(str(tmp_path / "suffix.pth"))
 
 
 def test_missing_last_checkpoint_file_is_explained(tmp_path):

@@ -48,6 +48,12 @@ def test_torch_files(tmp_path, key, prefix, zip_format):
     assert set(checkpoint["model"]) == set(weights)
 
 
+def test_a_module_that_is_called_module_keeps_its_name(tmp_path):
+    weights = {"module.w": torch.ones(1), "head.w": torch.ones(1)}
+    torch.save(weights, tmp_path / "w.pth")
+    assert_same_weights(load_state_dict_file(tmp_path / "w.pth"), weights)
+
+
 def test_training_leftovers_of_original_scripts(tmp_path):
     args = argparse.Namespace(lr=1e-4, lr_drop=[40], output_dir=pathlib.Path("exps/detr"))
     data = {

@@ -241,6 +241,35 @@ def test_dataset_names_as_configs_have_them(make_dataset):
         COCOEvaluator(name, tasks=("boxes",))
 
 
+def test_dataset_that_was_not_loaded_yet(make_dataset, catalog):
+    """Its metadata has neither names nor ids; they come from the json."""
+    path = MetadataCatalog.get(make_dataset()).json_file
+    evaluator = COCOEvaluator(catalog("eval_test_lazy", list, json_file=path))
+    feed(evaluator, {**BOXES, 12: []})
+    metrics = evaluator.evaluate()["bbox"]
+    assert metrics["AP-dog"] == pytest.approx(100) and metrics["AP-cat"] < 100
+
+
+def test_names_follow_the_metadata_when_ids_are_not_in_order(make_dataset, catalog):
+    path = MetadataCatalog.get(make_dataset()).json_file
+    id_map = {4: 1, 9: 0}
+    name = catalog(
+        "eval_test_order",
+        list,
+        json_file=path,
+        thing_classes=["dog", "cat"],
+        thing_dataset_id_to_contiguous_id=id_map,
+    )
+    evaluator = COCOEvaluator(name)
+    for image_id, objects in {**BOXES, 12: []}.items():
+        output = predictions(objects)
+        classes = torch.tensor([id_map[c] for c, _ in objects], dtype=torch.int64)
+        output["instances"].pred_classes = classes
+        evaluator.process([{"image_id": image_id}], [output])
+    metrics = evaluator.evaluate()["bbox"]
+    assert metrics["AP-dog"] == pytest.approx(100) and metrics["AP-cat"] < 100
+
+
 def test_log_has_summary_and_table_per_class(make_dataset, caplog, capsys):
     evaluator = COCOEvaluator(make_dataset())
     feed(evaluator, BOXES)
