@@ -17,7 +17,7 @@ from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
-from omegaconf import AnyNode, Container, DictConfig, ListConfig, Node, open_dict
+from omegaconf import Container, DictConfig, ListConfig, open_dict
 from omegaconf.errors import ConfigKeyError
 
 logger = logging.getLogger(__name__)
@@ -46,30 +46,13 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         ValueError: a text is not an override, or its value does not fit.
     """
     parsed = [_parse(text) for text in overrides]
-    trial = _structure_of(cfg)
+    # omegaconf copies the containers only: live objects, such as modules, are shared.
+    trial = copy.deepcopy(cfg)
     for override in parsed:
         _apply(trial, override)
     for override in parsed:
         _apply(cfg, override)
     return cfg
-
-
-def _structure_of(cfg: DictConfig) -> DictConfig:
-    """A copy whose containers are new and whose live objects are shared."""
-    memo: dict[int, Any] = {}
-    stack: list[Node] = [cfg]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Container):
-            content = node._content
-            if isinstance(content, dict):
-                stack.extend(content.values())
-            elif isinstance(content, list):
-                stack.extend(content)
-        elif isinstance(node, AnyNode):
-            value = node._value()
-            memo[id(value)] = value
-    return copy.deepcopy(cfg, memo)
 
 
 # Parsing ----------------------------------------------------------------------------------

@@ -205,3 +205,11 @@ def test_objects_that_cannot_be_copied_are_no_obstacle():
     cfg = make_cfg()
     cfg.live = Uncopyable()
     assert LazyConfig.apply_overrides(cfg, ["train.max_iter=1"]).train.max_iter == 1
+
+
+def test_structs_can_be_extended_when_asked_to():
+    cfg = make_cfg()
+    OmegaConf.set_struct(cfg, True)
+    LazyConfig.apply_overrides(cfg, ["+train.new.x=1", "model.bias=false", "~any"])
+    assert (cfg.train.new.x, cfg.model.bias) == (1, False)
+    assert "any" not in cfg
