@@ -1,5 +1,6 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
+from .feature_pyramid import SimpleFeaturePyramid
 from .resnet import (
     BasicBlock,
     BasicStem,
@@ -17,6 +18,7 @@ __all__ = [
     "BottleneckBlock",
     "DeformBottleneckBlock",
     "ResNet",
+    "SimpleFeaturePyramid",
     "TimmBackbone",
     "TorchvisionBackbone",
     "make_stage",

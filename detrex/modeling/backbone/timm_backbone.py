@@ -16,6 +16,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from . import weights
+from .arguments import plain_arguments
+from .feature_pyramid import SimpleFeaturePyramid
 from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
 from .timm_probe import Probe, build, probe
 
@@ -30,7 +32,8 @@ class TimmBackbone(Backbone):
     Level ``i``, as timm counts, is called ``p{i}``; levels come in ascending order, contiguous and
     channels first, whatever order they were asked for in. The count differs between networks:
     ``p1`` is stride 4 in a ResNet and stride 8 in a ConvNeXt; ``out_strides`` means the same in
-    all of them.
+    all of them. A plain transformer, whose blocks all have one stride, grows a
+    :class:`SimpleFeaturePyramid` when levels are chosen by stride.
 
     Args:
         model_name: a network of ``timm.list_models()``, with or without the tag of its weights.
@@ -48,6 +51,8 @@ class TimmBackbone(Backbone):
         freeze_at: 0 freezes nothing, 1 the stem, k >= 2 everything up to the feature of stride
             ``2 ** k``: counted as in a ResNet, where 2 is the stem and res2.
         freeze_norm: the same as ``norm_layer=FrozenBatchNorm2d``.
+        grad_checkpointing: keep less for the backward pass and compute it again.
+        pyramid_channels: width of the levels that a pyramid adds.
         timm_arguments: more arguments of the network, like ``drop_path_rate``.
 
     Raises:
@@ -68,9 +73,12 @@ class TimmBackbone(Backbone):
         out_strides: Sequence[int] | None = None,
         freeze_at: int = 0,
         freeze_norm: bool = False,
+        grad_checkpointing: bool = False,
+        pyramid_channels: int = 256,
         **timm_arguments: Any,
     ) -> None:
         super().__init__()
+        timm_arguments = plain_arguments(timm_arguments)
         if not features_only:
             raise ValueError("A backbone returns features, so features_only can only be True.")
         if is_frozen_norm(norm_layer):
@@ -83,10 +91,21 @@ class TimmBackbone(Backbone):
         offer = probe(model_name, requested, in_channels, **timm_arguments)
         indices = _select(offer, requested, out_strides)
         self._levels = {f"p{index}": offer.levels[index] for index in indices}
-        self._out_features = list(self._levels)
-        self._out_feature_channels = {name: lv.channels for name, lv in self._levels.items()}
-        self._out_feature_strides = {name: lv.stride for name, lv in self._levels.items()}
-        self._size_divisibility = math.lcm(*offer.strides)
+        self.pyramid: SimpleFeaturePyramid | None = None
+        if out_strides is not None and offer.is_plain:
+            (level,) = self._levels.values()
+            self.pyramid = SimpleFeaturePyramid(
+                level.channels, level.stride, out_strides, pyramid_channels
+            )
+            strides = self.pyramid.strides
+            channels = dict.fromkeys(strides, pyramid_channels)
+        else:
+            strides = {name: level.stride for name, level in self._levels.items()}
+            channels = {name: level.channels for name, level in self._levels.items()}
+        self._out_features = list(strides)
+        self._out_feature_channels = channels
+        self._out_feature_strides = strides
+        self._size_divisibility = math.lcm(*offer.strides, *strides.values())
 
         timm_arguments.update(offer.size_arguments)
         self.timm_model: Any = _build_with_weights(
@@ -96,6 +115,8 @@ class TimmBackbone(Backbone):
         freeze_parameters(self.timm_model, _frozen_parameters(offer, freeze_at))
         if freeze_norm:
             self.timm_model = freeze_all_norms(self.timm_model, model_name)
+        if grad_checkpointing:
+            _checkpoint_gradients(self.timm_model, model_name)
 
     @property
     def size_divisibility(self) -> int:
@@ -115,8 +136,10 @@ class TimmBackbone(Backbone):
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each level."""
         return {
-            name: ShapeSpec(channels=level.channels, stride=level.stride)
-            for name, level in self._levels.items()
+            name: ShapeSpec(
+                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
+            )
+            for name in self._out_features
         }
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -127,10 +150,11 @@ class TimmBackbone(Backbone):
         """
         if x.dim() != 4:
             raise ValueError(f"A backbone takes images (B, C, H, W), not {tuple(x.shape)}.")
-        return {
+        maps = {
             name: (y.permute(0, 3, 1, 2) if level.channels_last else y).contiguous()
             for (name, level), y in zip(self._levels.items(), self.timm_model(x), strict=True)
         }
+        return maps if self.pyramid is None else self.pyramid(*maps.values())
 
 
 def _indices_of(names: Sequence[str]) -> list[int]:
@@ -147,13 +171,15 @@ def _indices_of(names: Sequence[str]) -> list[int]:
 def _select(offer: Probe, indices: Sequence[int], strides: Sequence[int] | None) -> list[int]:
     """Indices of the levels to return, ascending and each once."""
     if strides is None:
-        if tuple(indices) == (0, 1, 2, 3) and len(offer.strides) == 1:
+        if tuple(indices) == (0, 1, 2, 3) and offer.is_plain:
             raise ValueError(
                 f"All {offer.num_levels} blocks of {offer.model_name} give maps of stride "
-                f"{offer.strides[0]}; say which one is wanted, e.g. "
-                f"out_indices=[{offer.num_levels - 1}] for the last."
+                f"{offer.strides[0]}; say out_strides= for a pyramid on the last one, or "
+                f"out_indices=[{offer.num_levels - 1}] for that one as it is."
             )
         return sorted({index % offer.num_levels for index in indices})
+    if offer.is_plain:
+        return [offer.num_levels - 1]
     deepest = {level.stride: index for index, level in sorted(offer.levels.items())}
     for stride in strides:
         if stride not in deepest:
@@ -230,6 +256,14 @@ def _drop_unused(trunk: nn.Module, used: set[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def _checkpoint_gradients(trunk: Any, model_name: str) -> None:
+    network = dict(trunk.named_children()).get("model", trunk)
+    try:
+        network.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise ValueError(f"{model_name} cannot checkpoint its gradients.") from error
+
+
 def _frozen_parameters(offer: Probe, freeze_at: int) -> set[str]:
     """Names of the parameters that ``freeze_at`` covers."""
     if freeze_at < 0:
@@ -238,7 +272,7 @@ def _frozen_parameters(offer: Probe, freeze_at: int) -> set[str]:
         return set()
     first, *_ = offer.levels.values()
     limit = 2**freeze_at
-    if len(offer.strides) == 1 and limit < first.stride:
+    if offer.is_plain and limit < first.stride:
         raise ValueError(
             f"All blocks of {offer.model_name} have stride {first.stride}, so freeze_at="
             f"{freeze_at} cannot tell them apart; say 0 or {int(math.log2(first.stride))} (all)."

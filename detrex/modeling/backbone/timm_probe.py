@@ -61,6 +61,11 @@ class Probe:
     def strides(self) -> list[int]:
         return sorted({level.stride for level in self.levels.values()})
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all levels have one stride, as a plain transformer's blocks do."""
+        return len(self.strides) == 1
+
 
 def check_model_name(model_name: str) -> None:
     """Raise ValueError with the nearest names if timm has no network of this name."""

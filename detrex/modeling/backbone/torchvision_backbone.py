@@ -17,6 +17,7 @@ from torchvision.models import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from . import weights as weight_files
+from .arguments import plain_arguments
 from .frozen_norm import freeze_all_norms, is_frozen_norm
 
 __all__ = ["TorchvisionBackbone"]
@@ -69,6 +70,7 @@ class TorchvisionBackbone(Backbone):
         **model_arguments: Any,
     ) -> None:
         super().__init__()
+        model_arguments = plain_arguments(model_arguments)
         if pretrained and weights is None:
             weights = "IMAGENET1K_V1"
         if is_frozen_norm(norm_layer):

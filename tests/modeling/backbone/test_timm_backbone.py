@@ -37,6 +37,7 @@ NETWORKS = [
     ("swin_tiny_patch4_window7_224", {"out_indices": (1, 2), **SMALL_SWIN}),
     ("regnetx_002", {"out_strides": (8, 16, 32)}),
     ("test_vit", {"out_indices": (-1,)}),
+    ("test_vit", {"out_strides": (8, 16, 32), "pyramid_channels": 16}),
 ]
 
 
@@ -179,6 +180,44 @@ def test_freeze_at_counts_by_stride_as_in_a_resnet(model_name, freeze_at, frozen
             assert not name.startswith((*frozen, "bn1") if frozen else ()), name
 
 
+@pytest.mark.parametrize(
+    ("model_name", "options"),
+    [
+        ("test_resnet", {"norm_layer": "FrozenBN"}),
+        ("tf_efficientnet_lite0", {"out_indices": (2,), "freeze_norm": True}),
+        ("test_vit", {"out_strides": (8, 16)}),
+    ],
+)
+def test_checkpointed_gradients_are_the_same(model_name, options):
+    plain = TimmBackbone(model_name, **options).train()
+    fill_with_recipe(plain)
+    saving = TimmBackbone(model_name, grad_checkpointing=True, **options).train()
+    saving.load_state_dict(plain.state_dict())
+    assert any(getattr(module, "grad_checkpointing", False) for module in saving.modules())
+    image = torch.randn(1, 3, 64, 96)
+    for backbone in (plain, saving):
+        sum(feature.square().mean() for feature in backbone(image).values()).backward()
+    gradients = {key: parameter.grad for key, parameter in saving.named_parameters()}
+    for key, parameter in plain.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(gradients[key], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_lists_of_a_lazy_config_reach_the_network_as_lists(monkeypatch):
+    seen = {}
+
+    def create_model(name, **arguments):
+        seen.update(arguments)
+        return build(name, **arguments)
+
+    build = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create_model)
+    name = "swin_tiny_patch4_window7_224"
+    instantiate(L(TimmBackbone)(model_name=name, out_strides=(8,), **SMALL_SWIN))
+    assert seen["depths"] == [1, 1, 1, 1]
+    assert type(seen["depths"]) is list
+
+
 def test_real_weights_recognize_a_cat_and_a_cup_of_coffee():
     backbone = TimmBackbone(**LITE0, out_indices=(4,)).eval()
     network = timm.create_model("tf_efficientnet_lite0").eval()
@@ -279,8 +318,8 @@ def test_normalization_of_the_weights_is_readable():
         ({"out_strides": (8, 64)}, r"no level of stride 64; its strides are \[2, 4, 8, 16, 32\]"),
         ({"out_features": ["res3"]}, "'res3', but the levels of a timm network are called p0"),
         ({"model_name": "tresnet_m"}, r"offers the levels \[1, 2, 3, 4\], not \[0\]"),
-        ({"model_name": "test_vit"}, r"give maps of stride 16; say which.*out_indices="),
-        ({"model_name": "test_vit", "out_strides": (8,)}, r"its strides are \[16\]"),
+        ({"model_name": "test_vit"}, r"give maps of stride 16; say out_strides=.*out_indices="),
+        ({"model_name": "test_vit", "out_strides": (2,)}, r"its strides are \[4, 8, 16, 32, 64\]"),
         (
             {"model_name": "test_vit", "out_indices": (-1,), "freeze_at": 2},
             "cannot tell them apart",
