@@ -124,8 +124,8 @@ def _require_values(node: DictConfig, path: str) -> None:
     missing = [f"{path}.{key!s}" for key in node if OmegaConf.is_missing(node, key)]
     if missing:
         raise DatasetError(
-            f"{' and '.join(missing)} must be given; add {missing[0]}=... to the command line or the "
-            "config"
+            f"{' and '.join(missing)} must be given; add {missing[0]}=... to the command "
+            "line or the config"
         )
 
 
