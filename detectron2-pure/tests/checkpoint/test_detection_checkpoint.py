@@ -127,6 +127,18 @@ def test_backbone_pickle_is_matched_by_suffix(tmp_path):
     assert torch.equal(model.backbone.stem.weight, torch.from_numpy(weight))
 
 
+def test_caffe2_pickle_is_renamed(tmp_path):
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.stem = nn.Module()
+    model.backbone.stem.conv1 = nn.Conv2d(3, 2, 1, bias=False)
+    weight = np.random.randn(2, 3, 1, 1).astype(np.float32)
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"conv1_w": weight, "fc1000_b": weight[0, 0]}))
+    DetectionCheckpointer(model).load(str(path))
+    assert torch.equal(model.backbone.stem.conv1.weight, torch.from_numpy(weight))
+
+
 def test_query_asks_for_matching(tmp_path):
     model = Detector()
     torch.save({"stem.weight": torch.ones(2, 3, 1, 1)}, tmp_path / "w.pth")
