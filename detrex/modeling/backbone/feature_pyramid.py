@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from detectron2.layers import get_norm
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class SimpleFeaturePyramid(nn.Module):
                     f"A pyramid on maps of stride {in_stride} has no level of stride {stride}; "
                     f"its strides are {whole}."
                 )
-        self.norm = get_norm("LN", in_channels)
+        self.norm = _norm(in_channels)
         self.levels = nn.ModuleDict()
         self.strides: dict[str, int] = {}
         for stride in sorted(set(out_strides)):
@@ -60,13 +61,18 @@ class SimpleFeaturePyramid(nn.Module):
         return {name: level(x) for name, level in self.levels.items()}
 
 
+def _norm(channels: int) -> nn.Module:
+    """LayerNorm over the channels of a map."""
+    return cast(nn.Module, get_norm("LN", channels))
+
+
 def _level(in_channels: int, out_channels: int, scale: float) -> nn.Sequential:
     """Resize by ``scale`` (a power of two), then project."""
     layers: list[nn.Module] = []
     width = in_channels
     while scale > 1:
         if layers:
-            layers += [get_norm("LN", width), nn.GELU()]
+            layers += [_norm(width), nn.GELU()]
         layers.append(nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2))
         width, scale = width // 2, scale / 2
     while scale < 1:
@@ -74,8 +80,8 @@ def _level(in_channels: int, out_channels: int, scale: float) -> nn.Sequential:
         scale *= 2
     layers += [
         nn.Conv2d(width, out_channels, kernel_size=1, bias=False),
-        get_norm("LN", out_channels),
+        _norm(out_channels),
         nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-        get_norm("LN", out_channels),
+        _norm(out_channels),
     ]
     return nn.Sequential(*layers)

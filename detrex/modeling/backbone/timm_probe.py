@@ -139,11 +139,14 @@ def _run(net: Any, in_channels: int) -> dict[int, Level]:
     return levels
 
 
-def _all_levels(model_name: str, requested: Iterable[int], **arguments: Any) -> Any:
+def _build_with_all_levels(
+    model_name: str, requested: Iterable[int], arguments: dict[str, Any]
+) -> Any:
     """The network with every level timm offers by default, and the requested ones besides."""
     net = build(model_name, **arguments)
-    default = [i % len(net.feature_info.info) for i in net.feature_info.out_indices]
-    wanted = sorted({*default, *requested})
+    count = len(net.feature_info.info)
+    default = [index % count for index in net.feature_info.out_indices]
+    wanted = sorted({*default, *_absolute_indices(model_name, requested, count)})
     if wanted == default:
         return net
     try:
@@ -151,6 +154,18 @@ def _all_levels(model_name: str, requested: Iterable[int], **arguments: Any) -> 
     except ValueError as error:
         absent = sorted(set(wanted) - set(default))
         raise ValueError(f"{model_name} offers the levels {default}, not {absent}.") from error
+
+
+def _absolute_indices(model_name: str, requested: Iterable[int], count: int) -> list[int]:
+    indices = []
+    for index in requested:
+        if not -count <= index < count:
+            raise ValueError(
+                f"out_indices asks {model_name} for level {index}, but its levels are 0 to "
+                f"{count - 1}."
+            )
+        indices.append(index % count)
+    return indices
 
 
 def probe(
@@ -169,38 +184,23 @@ def probe(
             network that only takes images of one size.
     """
     check_model_name(model_name)
+    arguments["in_chans"] = in_channels
     failure: Exception | None = None
     for switch in _SIZE_SWITCHES:
         try:
             with torch.device("meta"):
-                net = build(model_name, in_chans=in_channels, **{**arguments, **switch})
+                net = _build_with_all_levels(model_name, requested, {**arguments, **switch})
         except ValueError:
             if not switch:
                 raise
-            continue
-        count = len(net.feature_info.info)
-        absolute = _absolute_indices(model_name, requested, count)
-        with torch.device("meta"):
-            net = _all_levels(model_name, absolute, in_chans=in_channels, **{**arguments, **switch})
+            continue  # the network has no such switch
         try:
             levels = _run(net, in_channels)
         except (AssertionError, RuntimeError, ValueError) as error:
             failure = failure or error
             continue
-        return Probe(model_name, levels, count, switch)
+        return Probe(model_name, levels, len(net.feature_info.info), switch)
     raise ValueError(
-        f"{model_name} only takes images of one size ({failure}), while a detector's images have "
-        "many; take a convolutional network, a Swin or a plain ViT instead."
+        f"{model_name} only takes images of one size ({str(failure) or type(failure).__name__}), "
+        "while a detector's images have many; take a convolutional network, a Swin or a plain ViT."
     ) from failure
-
-
-def _absolute_indices(model_name: str, requested: Iterable[int], count: int) -> list[int]:
-    indices = []
-    for index in requested:
-        if not -count <= index < count:
-            raise ValueError(
-                f"out_indices asks {model_name} for level {index}, but its levels are 0 to "
-                f"{count - 1}."
-            )
-        indices.append(index % count)
-    return indices
