@@ -15,7 +15,9 @@ from detrex.config import get_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(
-    str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/*.py") if path.parent.name != "common"
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.glob("*/*.py")
+    if path.parent.name != "common"
 )
 
 

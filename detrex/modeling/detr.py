@@ -155,9 +155,20 @@ class DETR(nn.Module):
         return _batch_levels([maps[i] for i in order], [valid[i] for i in order])
 
     def prepare_targets(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh."""
+        """Per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh.
+
+        Raises:
+            ValueError: a class is not below ``num_classes``; names the image.
+        """
         targets = []
         for x in batched_inputs:
+            classes = x["instances"].gt_classes
+            if not classes.is_cuda and len(classes) and int(classes.max()) >= self.num_classes:
+                raise ValueError(
+                    f"{x.get('file_name', 'an image')} has an object of class "
+                    f"{int(classes.max())}, the model only 0 to {self.num_classes - 1}: set "
+                    "model.num_classes to the number of categories."
+                )
             instances = x["instances"].to(self.device)
             height, width = instances.image_size
             boxes = instances.gt_boxes.tensor.to(self.pixel_mean)

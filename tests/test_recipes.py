@@ -1,0 +1,100 @@
+"""The recipes' hyper-parameters are those of the public detrex (`reference/recipes.json`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from detrex.config import get_config
+
+REFERENCE = json.loads((Path(__file__).parent / "reference" / "recipes.json").read_text())
+
+# Where the reference is mistaken: it starts ResNet-101 from the weights of ResNet-50, and writes
+# two recipes into one folder.
+REFERENCE["detr/detr_r101_300ep.py"]["train"]["init_checkpoint"] = (
+    "detectron2://ImageNetPretrained/torchvision/R-101.pkl"
+)
+REFERENCE["detr/detr_r101_dc5_300ep.py"]["train"]["output_dir"] = "./output/detr_r101_dc5_300ep"
+
+
+@pytest.fixture(params=REFERENCE)
+def pair(request):
+    return get_config(request.param), REFERENCE[request.param]
+
+
+def plain(config: Any) -> Any:
+    """A config as plain data, with callables as their names."""
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)
+    if isinstance(config, dict):
+        return {key: plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return getattr(config, "__name__", config)
+
+
+def last_names(config: Any) -> Any:
+    """The same for the reference, where callables are dotted names."""
+    if isinstance(config, dict):
+        return {
+            key: value.rpartition(".")[2] if key == "_target_" else last_names(value)
+            for key, value in config.items()
+        }
+    return [last_names(value) for value in config] if isinstance(config, list) else config
+
+
+def assert_includes(config: dict, expected: dict) -> None:
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_training(pair):
+    config, expected = pair
+    assert_includes(plain(config.train), expected["train"])
+    multiplier = plain(config.lr_multiplier)
+    assert_includes(multiplier["scheduler"], expected["lr_multiplier"].pop("scheduler"))
+    assert_includes(multiplier, expected["lr_multiplier"])
+
+
+def test_optimizer(pair):
+    config, expected = pair
+    assert_includes(plain(config.optimizer), last_names(expected["optimizer"]))
+    assert config.optimizer.params.weight_decay_norm == 0.0
+    factor = config.optimizer.params.lr_factor_func
+    assert {name: factor(name) for name in expected["lr_factor"]} == expected["lr_factor"]
+
+
+def test_data(pair):
+    config, expected = pair
+    train, test = plain(config.dataloader.train), plain(config.dataloader.test)
+    assert train["total_batch_size"] == expected["total_batch_size"]
+    assert train["dataset"]["names"] == expected["train_names"]
+    assert test["dataset"]["names"] == expected["test_names"]
+    for key in ("augmentation", "augmentation_with_crop"):
+        assert train["mapper"][key] == last_names(expected[key])
+    assert test["mapper"]["augmentation"] == last_names(expected["test_augmentation"])
+
+
+def test_model(pair):
+    config, expected = pair
+    model = config.model
+    assert_includes(plain(model), expected["model"])
+    for name in ("encoder", "decoder"):
+        part, wanted = plain(model.transformer[name]), dict(expected[name])
+        assert part["num_layers"] == wanted.pop("num_layers")
+        drops = {wanted.pop("attn_dropout"), wanted.pop("ffn_dropout")}
+        assert {part["layer"]["dropout"]} == drops
+        assert_includes(part["layer"], wanted)
+
+
+def test_criterion(pair):
+    config, expected = pair
+    criterion = plain(config.model.criterion)
+    assert_includes(criterion["matcher"], expected["matcher"])
+    assert_includes(criterion, expected["criterion"])
+    for name, weight in expected["weight_dict"].items():
+        stem = "_".join(name.split("_")[:2])  # one weight holds for all layers
+        assert criterion["weight_dict"][stem] == weight
