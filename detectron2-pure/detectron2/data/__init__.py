@@ -3,6 +3,7 @@
 from . import transforms  # isort: skip  (the others need it)
 
 from .build import (
+    TrainLoader,
     build_batch_data_loader,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -24,6 +25,7 @@ __all__ = [
     "Metadata",
     "MetadataCatalog",
     "ToIterableDataset",
+    "TrainLoader",
     "build_batch_data_loader",
     "build_detection_test_loader",
     "build_detection_train_loader",

@@ -17,9 +17,8 @@ import cloudpickle
 import numpy as np
 import torch
 from detectron2.utils import comm
-from detectron2.utils.env import preserve_rng_state
 from detectron2.utils.serialize import PicklableWrapper
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from .catalog import MetadataCatalog
 from .common import DatasetFromList, MapDataset, aspect_ratio_group
@@ -43,11 +42,21 @@ class SampleKey(NamedTuple):
     seed: int
 
 
+def _seed(seed: int) -> None:
+    """Seed Python's, numpy's and torch's CPU generators.
+
+    CUDA's are left alone: touching them makes a context on the GPU, and fails in a forked worker.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
 class SeededDataset(Dataset):
     """A map-style dataset, to be indexed with `SampleKey`.
 
-    Numpy's, Python's and torch's CPU generators are seeded for each sample and are afterwards
-    as they were, for the sake of training without workers.
+    The generators are seeded for each sample. In the main process, where training without
+    workers happens, they are afterwards as they were.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -57,12 +66,17 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> Any:
-        with preserve_rng_state():
-            random.seed(key.seed)
-            np.random.seed(key.seed % 2**32)
-            # torch.manual_seed() would also reach for the GPUs.
-            torch.default_generator.manual_seed(key.seed)
+        if get_worker_info() is not None:
+            _seed(key.seed)
             return self.dataset[key.item]
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            _seed(key.seed)
+            return self.dataset[key.item]
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])
 
 
 class AspectRatios:

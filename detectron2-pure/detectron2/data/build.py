@@ -31,6 +31,7 @@ from .samplers import (
 )
 
 __all__ = [
+    "TrainLoader",
     "build_batch_data_loader",
     "build_detection_test_loader",
     "build_detection_train_loader",

@@ -91,6 +91,16 @@ def test_generators_of_the_main_process_are_left_alone(num_workers):
     assert got == (np.random.rand(), torch.rand(()).item(), random.random())
 
 
+def test_seeding_leaves_cuda_alone(monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("a forked worker must not touch CUDA")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state", "set_rng_state", "manual_seed", "manual_seed_all", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, fail)
+    assert len(take(train_loader(), 2)) == 2
+
+
 def test_groups_are_kept_and_order_is_the_samplers():
     batches = take(train_loader(), 8)
     for batch in batches:
