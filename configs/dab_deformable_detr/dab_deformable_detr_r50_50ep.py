@@ -1,4 +1,6 @@
-"""DAB-Deformable-DETR, ResNet-50, 50 epochs of COCO. Published with upstream's weights: 49.0 AP.
+"""DAB-Deformable-DETR, ResNet-50, 50 epochs of COCO.
+
+Published with upstream's weights: 49.0 AP.
 
     python tools/train_net.py --num-gpus 8 \
         --config-file configs/dab_deformable_detr/dab_deformable_detr_r50_50ep.py

@@ -1,6 +1,9 @@
-"""Deformable-DETR, ResNet-50, 50 epochs of COCO. Published: 44.5 AP (2010.04159).
+"""Deformable-DETR, ResNet-50, 50 epochs of COCO.
 
-python tools/train_net.py --config-file configs/deformable_detr/deformable_detr_r50_50ep.py --num-gpus 8
+Published: 44.5 AP (2010.04159).
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/deformable_detr/deformable_detr_r50_50ep.py
 """
 
 from ..common.coco_schedule import lr_multiplier_50ep as lr_multiplier

@@ -1,4 +1,6 @@
-"""Two-stage Deformable-DETR, ResNet-50, 50 epochs of COCO. Published: 46.9 AP (2010.04159).
+"""Two-stage Deformable-DETR, ResNet-50, 50 epochs of COCO.
+
+Published: 46.9 AP (2010.04159).
 
     python tools/train_net.py --num-gpus 8 \
         --config-file configs/deformable_detr/deformable_detr_r50_two_stage_50ep.py

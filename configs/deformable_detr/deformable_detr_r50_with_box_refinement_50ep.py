@@ -1,4 +1,6 @@
-"""Deformable-DETR with box refinement, ResNet-50, 50 epochs of COCO. Published: 46.2 AP (2010.04159).
+"""Deformable-DETR with box refinement, ResNet-50, 50 epochs of COCO.
+
+Published: 46.2 AP (2010.04159).
 
     python tools/train_net.py --num-gpus 8 \
         --config-file configs/deformable_detr/deformable_detr_r50_with_box_refinement_50ep.py

@@ -1,6 +1,8 @@
-"""DETR, ResNet-50, 300 epochs of COCO. Published: 42.0 AP after 500 epochs (2005.12872).
+"""DETR, ResNet-50, 300 epochs of COCO.
 
-python tools/train_net.py --config-file configs/detr/detr_r50_300ep.py --num-gpus 8
+Published: 42.0 AP after 500 epochs (2005.12872).
+
+    python tools/train_net.py --num-gpus 8 --config-file configs/detr/detr_r50_300ep.py
 """
 
 from detectron2.config import LazyCall as L

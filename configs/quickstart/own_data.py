@@ -1,8 +1,12 @@
-"""Your own photographs in COCO format, within an hour on two CPU cores. Only paths and classes differ:
+"""Your own photographs in COCO format, within an hour on two CPU cores.
+
+Only the paths and the number of classes differ:
 
     python tools/train_net.py --config-file configs/quickstart/own_data.py model.num_classes=3 \
-        dataloader.train.dataset.json_file=train.json dataloader.train.dataset.image_root=images/train \
-        dataloader.test.dataset.json_file=val.json dataloader.test.dataset.image_root=images/val
+        dataloader.train.dataset.json_file=train.json \
+        dataloader.train.dataset.image_root=images/train \
+        dataloader.test.dataset.json_file=val.json \
+        dataloader.test.dataset.image_root=images/val
 """
 
 import detectron2.data.transforms as T

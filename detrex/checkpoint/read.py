@@ -58,7 +58,7 @@ def _open(path: Path) -> Any:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a file: ``.pth``/``.pt``, ``.pkl`` of the detectron2 model zoo, ``.safetensors``.
+    """The weights in a ``.pth`` or ``.safetensors`` file, or a ``.pkl`` of detectron2's model zoo.
 
     Training checkpoints may hold them under ``model``, ``state_dict`` or the like, and under names
     that begin with ``module.``.

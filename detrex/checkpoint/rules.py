@@ -44,20 +44,25 @@ UPSTREAM: tuple[Rule, ...] = (
 
 _BACKBONE = r"(?:backbone\.)?(?:body\.)?"
 
+
+def _stage(theirs: str, ours: str) -> tuple[Rule, ...]:
+    block = rf"{_BACKBONE}{theirs}\.(\d+)"
+    return (
+        (rf"{block}\.(conv\d\..*)", rf"backbone.{ours}.\1.\2"),
+        (rf"{block}\.bn(\d)\.(.*)", rf"backbone.{ours}.\1.conv\2.norm.\3"),
+        (rf"{block}\.downsample\.0\.(.*)", rf"backbone.{ours}.\1.shortcut.\2"),
+        (rf"{block}\.downsample\.1\.(.*)", rf"backbone.{ours}.\1.shortcut.norm.\2"),
+    )
+
+
 TORCHVISION: tuple[Rule, ...] = (
     (rf"{_BACKBONE}conv1\.weight", r"backbone.stem.conv1.weight"),
     (rf"{_BACKBONE}bn1\.(.*)", r"backbone.stem.conv1.norm.\1"),
-    *(
-        rule
-        for i in range(1, 5)
-        for rule in (
-            (rf"{_BACKBONE}layer{i}\.(\d+\.conv\d\..*)", rf"backbone.res{i + 1}.\1"),
-            (rf"{_BACKBONE}layer{i}\.(\d+)\.bn(\d)\.(.*)", rf"backbone.res{i + 1}.\1.conv\2.norm.\3"),
-            (rf"{_BACKBONE}layer{i}\.(\d+)\.downsample\.0\.(.*)", rf"backbone.res{i + 1}.\1.shortcut.\2"),
-            (rf"{_BACKBONE}layer{i}\.(\d+)\.downsample\.1\.(.*)", rf"backbone.res{i + 1}.\1.shortcut.norm.\2"),
-        )
-    ),
-)  # fmt: skip
+    *_stage("layer1", "res2"),
+    *_stage("layer2", "res3"),
+    *_stage("layer3", "res4"),
+    *_stage("layer4", "res5"),
+)
 """ResNets of torchvision and timm, alone or within a detector."""
 
 DETECTRON2: tuple[Rule, ...] = ((r"(?:bottom_up\.)?((?:stem|res[2-5])\..*)", r"backbone.\1"),)
@@ -73,7 +78,7 @@ CLASSIFIER = re.compile(r"(?:backbone\.)?(?:fc|classifier|head|linear)\..*")
 
 
 def targets(name: str, known: Container[str]) -> tuple[str, ...]:
-    """Where ``name`` goes in a model that has the names ``known``: one name, two halves, or none."""
+    """Where ``name`` goes in a model that has the names ``known``: one place, two, or none."""
     if name in known:
         return (name,)
     for candidate in _candidates(name):
