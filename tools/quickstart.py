@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="changes to the config: key=value")
     args = parser.parse_args()
     scenes = DigitScenes()
-    make_digit_scenes(args.data, scenes.num_train, scenes.num_val, scenes.size, scenes.seed)
+    try:
+        make_digit_scenes(args.data, scenes.num_train, scenes.num_val, scenes.size, scenes.seed)
+    except (FileExistsError, ImportError) as e:
+        parser.error(str(e))
     overrides = [f"train.output_dir={args.output}"]
     for split, files in (("train", "train"), ("test", "val")):
         dataset = f"dataloader.{split}.dataset"

@@ -8,7 +8,6 @@ from detectron2.engine import launch
 
 from detrex.engine.config import argument_parser, find_config_file, load_config
 from detrex.engine.errors import SetupError, explained
-from detrex.engine.hooks import TrainingStopped
 from detrex.engine.train import run
 
 __all__ = ["main"]
@@ -36,5 +35,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except SetupError as e:
         raise SystemExit(f"error: {e}") from e
-    except TrainingStopped as e:
+    except KeyboardInterrupt as e:
         raise SystemExit(130) from e

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> Results:
     with explained():
         args.config_file = find_config_file(args.config_file)
         cfg = load_config(args.config_file, args.opts, args.eval_only)
-        check_checkpoint_exists(cfg.train.init_checkpoint)
+        if not args.resume:
+            check_checkpoint_exists(cfg.train.init_checkpoint)
         if comm.is_main_process():
             check_output_dir(cfg.train.output_dir, args.resume or args.eval_only)
         comm.synchronize()

@@ -113,10 +113,10 @@ class Trainer(SimpleTrainer):
         for i, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
             with self._no_sync(i < len(batches) - 1):
                 losses = {name: loss * weight for name, loss in self._forward(batch).items()}
-                loss = torch.stack([value.float() for value in losses.values()]).sum()
+                loss = _sum(losses)
                 (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             for name, value in losses.items():
-                total[name] = total.get(name, 0) + value.detach()
+                total[name] = total[name] + value.detach() if name in total else value.detach()
         return total
 
     def _forward(self, batch: Batch) -> Losses:
@@ -164,6 +164,13 @@ class Trainer(SimpleTrainer):
                 f"parameters: {', '.join(culprits[:5])}"
             ) from e
         self.storage.put_scalar("grad_norm", float(norm))
+
+
+def _sum(losses: Losses) -> Tensor:
+    """In single precision at least: half precision would round, and overflow when scaled."""
+    values = list(losses.values())
+    dtype = torch.promote_types(values[0].dtype, torch.float32)
+    return torch.stack([value.to(dtype) for value in values]).sum()
 
 
 def _batch_weights(batches: Sequence[Batch], device: torch.device) -> list[float]:
