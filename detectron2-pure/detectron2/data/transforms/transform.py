@@ -62,11 +62,12 @@ class CropTransform(_FvcoreCropTransform):
         """Cut polygons, (P, 2) each, at the window; those outside vanish.
 
         A concave polygon that falls apart stays one polygon, its parts joined by edges along
-        the border that enclose no area (Sutherland and Hodgman's clipping).
+        the border that enclose no area (Sutherland and Hodgman's clipping). Results run
+        counter-clockwise to the eye from the first point that is left, as fvcore's mostly do.
         """
         corners = np.array([[self.x0, self.y0], [self.x0 + self.w, self.y0 + self.h]], float)
         cut = (_clip_polygon(np.array(p, dtype=np.float64), *corners) for p in polygons)
-        return [self.apply_coords(p) for p in cut if _encloses_area(p)]
+        return [self.apply_coords(_turned(p)) for p in cut if _twice_area(p) != 0]
 
 
 def _clip_polygon(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -93,9 +94,15 @@ def _clip_half_plane(points: np.ndarray, axis: int, limit: float, sign: float) -
     return np.array(result).reshape(-1, 2)
 
 
-def _encloses_area(points: np.ndarray) -> bool:
-    x, y = points[:, 0], points[:, 1]
-    return len(points) >= 3 and bool(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) > 0)
+def _twice_area(points: np.ndarray) -> float:
+    """Of a polygon (P, 2), by the shoelace formula; positive if clockwise to the eye (y down)."""
+    x, y = points.T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
+def _turned(points: np.ndarray) -> np.ndarray:
+    """The polygon counter-clockwise to the eye, beginning with the same point."""
+    return np.roll(points[::-1], 1, axis=0) if _twice_area(points) > 0 else points
 
 
 class ResizeTransform(Transform):

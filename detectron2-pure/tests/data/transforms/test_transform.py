@@ -218,7 +218,10 @@ def test_crop_cuts_polygons():
     assert {tuple(p) for p in cut} == {(0, 0), (2, 0), (2, 2), (0, 2)} and area(cut) == 4
     inside = np.array([[3, 2], [5, 2], [4, 3.5]])
     (same,) = crop.apply_polygons([inside])
-    np.testing.assert_array_equal(same, inside - (2, 1))
+    # The same points, counter-clockwise to the eye.
+    np.testing.assert_array_equal(same, inside[[0, 2, 1]] - (2, 1))
+    (again,) = crop.apply_polygons([inside[[0, 2, 1]]])
+    np.testing.assert_array_equal(again, same)
     outside = [square - 10, np.array([[6.0, 1], [8, 1], [8, 4]])]  # the second only touches
     assert crop.apply_polygons(outside) == []
     around = np.array([[-9, -9], [99, -9], [99, 99], [-9, 99]], dtype=float)
