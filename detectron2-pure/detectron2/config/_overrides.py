@@ -6,7 +6,6 @@ import contextlib
 import copy
 import difflib
 import inspect
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 from omegaconf import Container, DictConfig, ListConfig, open_dict
 from omegaconf.errors import ConfigKeyError
-
-logger = logging.getLogger(__name__)
 
 
 class _Kind(Enum):
@@ -171,7 +168,7 @@ def _replace(
     elif is_branch and not _may_replace_branch(value):
         raise ValueError(
             f"The override {override.text!r} would replace the whole of {key}, which has the keys "
-            f"{_listed(node)}; set one of them, as in {key}.{next(iter(node.keys()), 'key')}=..., "
+            f"{_listed(node)}; set one of them, as in {key}.{_first(node)}=..., "
             f"or give a dictionary or null."
         )
     else:
@@ -204,8 +201,9 @@ def _insert(
         named, takes_any = _arguments_of(parent)
         if index not in named and not takes_any:
             raise _unknown(cfg, override, key)
-        if index not in named:
-            _warn_if_close(key, index, named | set(parent.keys()))
+        # A target that takes any name still has names that a similar one was meant to be.
+        if index not in named and _is_like_one_of(index, named | set(parent)):
+            raise _unknown(cfg, override, key)
     with open_dict(parent):
         parent[index] = value
 
@@ -223,10 +221,8 @@ def _arguments_of(parent: DictConfig) -> tuple[set[str], bool]:
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _warn_if_close(key: str, name: Any, known: set[Any]) -> None:
-    close = difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.8)
-    if close:
-        logger.warning("The override adds the new argument %s; did you mean %s?", key, close[0])
+def _is_like_one_of(name: Any, known: set[Any]) -> bool:
+    return bool(difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.85))
 
 
 # Messages ---------------------------------------------------------------------------------
@@ -275,6 +271,10 @@ def _all_keys(cfg: Any, prefix: str) -> Iterator[str]:
         )
         if isinstance(node, Container) and not hollow:
             yield from _all_keys(node, f"{prefix}{name}.")
+
+
+def _first(node: DictConfig) -> str:
+    return next((str(k) for k in node if k != "_target_"), "key")
 
 
 def _listed(node: DictConfig) -> str:

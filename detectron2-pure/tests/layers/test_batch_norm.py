@@ -63,13 +63,24 @@ def test_new_one_is_the_identity_and_has_no_parameters():
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_dtype_follows_the_input(requires_grad):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_input_keeps_its_dtype(requires_grad, dtype):
     norm = FrozenBatchNorm2d(4)
-    for dtype in (torch.float64, torch.bfloat16):
-        x = torch.randn(1, 4, 2, 2, dtype=dtype, requires_grad=requires_grad)
-        layer = norm.to(dtype) if dtype == torch.float64 else FrozenBatchNorm2d(4)
-        if requires_grad or dtype == torch.float64:
-            assert layer(x).dtype == dtype
+    x = torch.randn(1, 4, 2, 2, dtype=dtype, requires_grad=requires_grad)
+    assert norm(x).dtype == dtype
+    assert norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_double_precision(requires_grad):
+    norm = recipe_(FrozenBatchNorm2d(4)).double()
+    x = torch.randn(1, 4, 2, 2, dtype=torch.float64, requires_grad=requires_grad)
+    shape = (1, 4, 1, 1)
+    mean, var, weight, bias = (
+        getattr(norm, name).view(shape)
+        for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    assert_close(norm(x), (x - mean) / (var + 1e-5).sqrt() * weight + bias)
 
 
 def test_loads_batch_norm_state():
