@@ -50,3 +50,17 @@ def test_numbers_said_once_reach_every_part(recipe):
         assert (head.in_features, head.out_features) == (64, 3 + no_object)
     predictions = model.predict([torch.zeros(3, 64, 64)])
     assert predictions[0].boxes.shape == (1, 12, 4)
+
+
+@pytest.mark.parametrize("recipe", [zoo.RECIPES[0], "detr/detr_r50_300ep.py"])
+def test_mixed_precision(recipe):
+    """Losses in bfloat16 autocast stay near; boxes and scores keep single precision."""
+    model = zoo.small_model(recipe).train()
+    batch = [zoo.image(64, 96, [(5, 8, 40, 50), (30, 10, 90, 60)], [0, 2])]
+    exact = model(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(batch)
+        found = model.eval()(batch)[0]["instances"]
+    for name, value in exact.items():
+        torch.testing.assert_close(losses[name].to(value.dtype), value, rtol=0.05, atol=0.02)
+    assert found.pred_boxes.tensor.dtype == found.scores.dtype == torch.float32

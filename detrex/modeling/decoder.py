@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex.utils import inverse_sigmoid
+from detrex.utils import at_least_float32, inverse_sigmoid
 
 from .memory import Memory
 from .queries import Queries
@@ -23,7 +23,7 @@ def shift(anchors: Tensor | None, delta: Tensor) -> Tensor:
     A 2-d anchor fixes the center alone; without anchors ``delta`` is the box.
     """
     if anchors is None:
-        return delta.sigmoid()
+        return at_least_float32(delta).sigmoid()
     base = inverse_sigmoid(anchors)
     return (delta + F.pad(base, (0, 4 - base.shape[-1]))).sigmoid()
 

@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from detrex.layers import box_cxcywh_to_xyxy
+from detrex.utils import at_least_float32
 
 
 class Detections(NamedTuple):
@@ -55,7 +56,7 @@ class TopKSigmoid(nn.Module):
     def forward(self, logits: Tensor, boxes: Tensor) -> Detections:
         """``(B, Q, K)`` and ``(B, Q, 4)`` to the best ``D``."""
         num_classes = logits.shape[-1]
-        pairs = logits.sigmoid().flatten(1)
+        pairs = at_least_float32(logits).sigmoid().flatten(1)
         scores, index = pairs.topk(min(self.num_boxes, pairs.shape[1]), 1)
         query = index.div(num_classes, rounding_mode="floor")
         return Detections(scores, index % num_classes, _gather(boxes, query))
@@ -66,6 +67,6 @@ class SoftmaxPerQuery(nn.Module):
 
     def forward(self, logits: Tensor, boxes: Tensor) -> Detections:
         """``(B, Q, K + 1)`` and ``(B, Q, 4)`` to all ``Q``, best first."""
-        scores, classes = logits.softmax(-1)[..., :-1].max(-1)
+        scores, classes = at_least_float32(logits).softmax(-1)[..., :-1].max(-1)
         scores, order = scores.sort(1, descending=True)
         return Detections(scores, classes.gather(1, order), _gather(boxes, order))

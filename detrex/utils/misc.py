@@ -14,3 +14,12 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
     """
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision in single precision; double precision stays.
+
+    For what half precision is too coarse for: boxes (a thousandth of an image is more than one
+    pixel) and sums over all queries.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -24,6 +24,7 @@ from detrex.modeling.predictions import (
     Targets,
     predictions_from_outputs,
 )
+from detrex.utils import at_least_float32
 
 LossTerm = Callable[[Prediction, "MatchedPairs", Tensor], dict[str, Tensor]]
 
@@ -56,11 +57,6 @@ def matched_pairs(indices: Indices, targets: Targets, device: torch.device) -> M
     labels = torch.cat([t["labels"] for t in targets])
     boxes = torch.cat([t["boxes"] for t in targets])
     return MatchedPairs(image, query, labels[target], boxes[target])
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision is too coarse for sums over all queries; double precision stays."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class SetCriterion(nn.Module):
