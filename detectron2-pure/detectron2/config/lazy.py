@@ -118,9 +118,10 @@ class LazyConfig:
         """Apply command line overrides in place, all of them or, if one is wrong, none.
 
         ``a.b=1`` changes a key that exists, or gives an argument that the ``_target_`` of
-        ``a`` takes (by ``**kwargs``, unless its name is almost a known one); ``+a.c=1`` adds a key; ``~a.b`` removes one; ``a.0.b=1`` reaches into
-        lists. Values follow hydra's grammar: numbers, ``true``, ``null``, ``[1,2]``,
-        ``{x: 1}``, ``'quoted text'``. A dictionary is merged into a dictionary.
+        ``a`` takes (by ``**kwargs``, unless its name is almost a known one); ``+a.c=1`` adds a
+        key; ``~a.b`` removes one; ``a.0.b=1`` reaches into lists. Values follow hydra's
+        grammar: numbers, ``true``, ``null``, ``[1,2]``, ``{x: 1}``, ``'quoted text'``. A
+        dictionary is merged into a dictionary.
 
         Returns:
             ``cfg`` itself.
