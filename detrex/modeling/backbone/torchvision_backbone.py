@@ -84,14 +84,15 @@ class TorchvisionBackbone(Backbone):
 
         network = _build(model_name, None, model_arguments)
         _check_nodes(model_name, network, nodes, tracer_kwargs)
-        shapes, self._channels_last = _dry_run(
-            model_name, create_feature_extractor(network, **nodes, **options)
-        )
+        extractor = create_feature_extractor(network, **nodes, **options)
+        shapes, self._channels_last = _dry_run(model_name, extractor)
         if self._weights is not None:
             network = _build(model_name, self._weights, model_arguments)
         if freeze_norm:
             network = freeze_all_norms(network, model_name)
-        self.feature_extractor = create_feature_extractor(network, **nodes, **options)
+        if freeze_norm or self._weights is not None:
+            extractor = create_feature_extractor(network, **nodes, **options)
+        self.feature_extractor = extractor.train()
         if checkpoint_path:
             path = Path(checkpoint_path)
             state = weight_files.read_state_dict(path)
