@@ -82,7 +82,8 @@ class COCOEvaluator(DatasetEvaluator):
         self._tasks = tuple(tasks) if tasks is not None else None
         self._distributed = distributed
         self._output_dir = output_dir
-        self._max_dets_per_image = [1, 10, max_dets_per_image or 100]
+        limit = max_dets_per_image or 100
+        self._max_dets_per_image = [1, min(10, limit), limit]
         self._use_fast_impl = use_fast_impl
         self._logger = logger
         self._kpt_oks_sigmas = list(kpt_oks_sigmas)

@@ -122,6 +122,20 @@ def test_half_of_the_cats(make_dataset):
     assert metrics["AP"] == pytest.approx((metrics["AP-cat"] + metrics["AP-dog"]) / 2)
 
 
+@pytest.mark.parametrize("use_fast_impl", [True, False])
+@pytest.mark.parametrize("limit", [None, 1, 2])
+def test_only_the_best_detections_count(make_dataset, use_fast_impl, limit):
+    evaluator = COCOEvaluator(make_dataset(), max_dets_per_image=limit, use_fast_impl=use_fast_impl)
+    wrong = [(4, (60, 0, 79, 9))]
+    for image_id, objects in BOXES.items():
+        for found, score in ((wrong, 0.9), (objects, 0.8)):
+            evaluator.process([{"image_id": image_id}], [predictions(found, score=score)])
+    metrics = evaluator.evaluate()["bbox"]
+    # three wrong cats before the two right ones: precision 1/4 and 2/5, so 2/5 everywhere
+    assert metrics["AP-cat"] == pytest.approx(0 if limit == 1 else 100 * 2 / 5)
+    assert metrics["AP-dog"] == pytest.approx(100)
+
+
 def test_masks(make_dataset):
     name = make_dataset(lambda box: {"segmentation": polygon(box)})
     evaluator = COCOEvaluator(name)

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import importlib
 import io
 import sys
@@ -100,6 +101,19 @@ def test_summary_is_that_of_pycocotools(iou_type):
     slow.__class__ = COCOevalMaxDets
     slow.summarize()
     np.testing.assert_allclose(slow.stats, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_results_stay_and_areas_are_those_of_the_shapes(iou_type):
+    coco, results = random_case(5)
+    before = copy.deepcopy(results)
+    found = _evaluate_predictions_on_coco(coco, results, iou_type).cocoDt.dataset["annotations"]
+    assert results == before
+    if iou_type == "segm":
+        areas = mask_util.area([result["segmentation"] for result in results]).tolist()
+    else:
+        areas = [result["bbox"][2] * result["bbox"][3] for result in results]
+    assert [a["area"] for a in found] == pytest.approx(areas)
 
 
 def test_limit_changes_the_numbers():
