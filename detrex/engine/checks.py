@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 
 __all__ = ["check_checkpoint_exists", "check_optimizer", "check_output_dir", "local_checkpoint"]
@@ -66,17 +64,17 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ValueError: naming the parameters that are not in the optimizer, or are so repeatedly.
     """
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    if len(held) != len(set(held)):
-        raise ValueError("a parameter is in several groups of the optimizer")
+    listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    held = set(listed)
+    if len(listed) != len(held):
+        repeated = [n for n, p in model.named_parameters() if listed.count(id(p)) > 1]
+        raise ValueError(
+            f"{len(repeated)} parameters are in the optimizer several times: "
+            f"{', '.join(repeated[:5])}; each belongs into one group of cfg.optimizer.params"
+        )
     forgotten = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in held]
     if forgotten:
         raise ValueError(
             f"{len(forgotten)} trainable parameters are not in the optimizer and would never "
             f"change: {', '.join(forgotten[:5])}; add them to cfg.optimizer.params or freeze them"
         )
-
-
-def model_size(cfg: DictConfig, name: str) -> Any:
-    """`model.num_classes` or `model.num_queries` as the config has it, else None."""
-    return cfg.model.get(name)

@@ -50,3 +50,11 @@ def test_a_trainable_parameter_that_the_optimizer_lacks_is_named():
         check_optimizer(model, optimizer)
     model[1].weight.requires_grad_(False)
     check_optimizer(model, optimizer)
+
+
+def test_a_parameter_in_two_groups_is_named():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.1)
+    optimizer.param_groups[1]["params"].append(model.weight)
+    with pytest.raises(ValueError, match=r"^1 parameters are in the optimizer several times: wei"):
+        check_optimizer(model, optimizer)
