@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from fvcore.transforms.transform import (
     HFlipTransform,
     NoOpTransform,
@@ -145,6 +146,8 @@ class ResizeShortestEdge(Augmentation):
         AssertionError: unknown ``sample_style``, or a range that is not two numbers.
     """
 
+    # Left out when torch.jit.script compiles a caller of get_output_shape().
+    @torch.jit.unused
     def __init__(
         self,
         short_edge_length: int | Sequence[int],
@@ -169,7 +172,8 @@ class ResizeShortestEdge(Augmentation):
         self.sample_style = sample_style
         self.interp = interp
 
-    def get_transform(self, image: np.ndarray) -> Transform:
+    @torch.jit.unused
+    def get_transform(self, image):  # no types: the compiler would go into them
         h, w = image.shape[:2]
         if self.is_range:
             low, high = self.short_edge_length

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
@@ -75,6 +76,19 @@ def test_output_shape_to_the_pixel(old, edge, max_size, new):
     assert T.ResizeShortestEdge.get_output_shape(*old, edge, max_size) == new
     resize = T.ResizeShortestEdge(edge, max_size).get_transform(image(*old))
     assert size_of(resize) == new
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_output_shape_can_be_scripted():
+    def resized(image: torch.Tensor):
+        h, w = image.shape[-2:]
+        new_h, new_w = T.ResizeShortestEdge.get_output_shape(h, w, 8, 13)
+        return torch.nn.functional.interpolate(image[None], size=(new_h, new_w))
+
+    scripted = torch.jit.script(resized)
+    for shape in ((3, 10, 10), (3, 4, 20), (3, 9, 7)):
+        image = torch.rand(shape)
+        torch.testing.assert_close(scripted(image), resized(image))
 
 
 def test_bad_shortest_edges():
