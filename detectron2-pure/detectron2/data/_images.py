@@ -87,7 +87,8 @@ def _apply_exif_orientation(image: Image.Image) -> Image.Image:
     """Turn a photograph the way its camera was held."""
     # Not ImageOps.exif_transpose: that also rewrites the other tags, some of which are broken
     # in many a file, and fails.
-    method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
 
 

@@ -11,6 +11,7 @@ import logging
 import types
 from collections import UserDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from detectron2.utils.logger import log_first_n
@@ -42,6 +43,28 @@ class _DatasetCatalog(UserDict):
             "Choose another name, or DatasetCatalog.remove() the old one first."
         )
         self[name] = func
+
+    def register_same(self, name: str, func: partial[Any]) -> None:
+        """Like `register`, but fine if the name has an equal ``func`` already.
+
+        So a config or a notebook cell that registers its datasets can run twice.
+
+        Args:
+            name: of the dataset.
+            func: a partial, which is equal to another one of the same function and arguments.
+
+        Raises:
+            AssertionError: the name is taken by something else.
+        """
+        known = self.data.get(name)
+        if not isinstance(known, partial):
+            self.register(name, func)
+            return
+        same = (known.func, known.args, known.keywords) == (func.func, func.args, func.keywords)
+        assert same, (
+            f"Dataset '{name}' is already registered! It was registered with {known.args}, now "
+            f"with {func.args}; choose another name, or DatasetCatalog.remove() the old one first."
+        )
 
     def get(self, name: str) -> Any:  # type: ignore[override]
         """Call the registered function and return its result.

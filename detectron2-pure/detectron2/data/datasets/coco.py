@@ -179,19 +179,7 @@ def register_coco_instances(
     """
     assert isinstance(name, str), f"The name of a dataset is a string, not {name!r}."
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    load = partial(load_coco_json, json_file, image_root, name)
-    known = DatasetCatalog.data.get(name)
-    if not (isinstance(known, partial) and (known.func, known.args) == (load.func, load.args)):
-        hint = (
-            f" It has the files {known.args[0]} and {known.args[1]}."
-            if isinstance(known, partial) and known.func is load_coco_json
-            else ""
-        )
-        assert name not in DatasetCatalog, (
-            f"Dataset '{name}' is already registered!{hint} "
-            "Choose another name, or DatasetCatalog.remove() the old one first."
-        )
-        DatasetCatalog.register(name, load)
+    DatasetCatalog.register_same(name, partial(load_coco_json, json_file, image_root, name))
     MetadataCatalog.get(name).set(
         json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
     )

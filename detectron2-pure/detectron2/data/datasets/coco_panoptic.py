@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..catalog import DatasetCatalog, MetadataCatalog
@@ -84,9 +85,9 @@ def register_coco_panoptic(
         panoptic_json: the annotations.
         instances_json: COCO instances of the same images, for evaluating boxes and masks.
     """
-    DatasetCatalog.register(
+    DatasetCatalog.register_same(
         name,
-        lambda: load_coco_panoptic_json(panoptic_json, image_root, panoptic_root, metadata),
+        partial(load_coco_panoptic_json, panoptic_json, image_root, panoptic_root, dict(metadata)),
     )
     MetadataCatalog.get(name).set(
         panoptic_root=panoptic_root,
@@ -123,14 +124,10 @@ def register_coco_panoptic_separated(
         instances_json: COCO instances of the same images.
     """
     panoptic_name = name + "_separated"
-
-    def load() -> list[dict[str, Any]]:
-        return merge_to_panoptic(
-            load_coco_json(instances_json, image_root, panoptic_name),
-            load_sem_seg(sem_seg_root, image_root),
-        )
-
-    DatasetCatalog.register(panoptic_name, load)
+    DatasetCatalog.register_same(
+        panoptic_name,
+        partial(_load_separated, instances_json, image_root, panoptic_name, sem_seg_root),
+    )
     MetadataCatalog.get(panoptic_name).set(
         panoptic_root=panoptic_root,
         image_root=image_root,
@@ -142,13 +139,21 @@ def register_coco_panoptic_separated(
         **metadata,
     )
     stuff_name = name + "_stuffonly"
-    DatasetCatalog.register(stuff_name, lambda: load_sem_seg(sem_seg_root, image_root))
+    DatasetCatalog.register_same(stuff_name, partial(load_sem_seg, sem_seg_root, image_root))
     MetadataCatalog.get(stuff_name).set(
         sem_seg_root=sem_seg_root,
         image_root=image_root,
         evaluator_type="sem_seg",
         ignore_label=255,
         **metadata,
+    )
+
+
+def _load_separated(
+    instances_json: str, image_root: str, name: str, sem_seg_root: str
+) -> list[dict[str, Any]]:
+    return merge_to_panoptic(
+        load_coco_json(instances_json, image_root, name), load_sem_seg(sem_seg_root, image_root)
     )
 
 
