@@ -10,7 +10,8 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from .read import CheckpointError, read_state_dict
+from detrex.utils.weight_files import CheckpointError, read_state_dict
+
 from .rules import CLASSIFIER, NOT_WEIGHTS, targets
 
 __all__ = ["CheckpointError", "LoadReport", "load_weights"]

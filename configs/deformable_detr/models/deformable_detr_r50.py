@@ -32,7 +32,6 @@ model = L(DETR)(
         freeze_at=1,
     ),
     neck=L(ChannelMapper)(
-        in_features=["res3", "res4", "res5"],
         out_channels="${..embed_dim}",
         num_outs="${..transformer.num_levels}",
         kernel_size=1,

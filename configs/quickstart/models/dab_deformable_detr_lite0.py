@@ -23,7 +23,6 @@ model.backbone = L(TimmBackbone)(
 )
 model.pixel_mean = [127.5, 127.5, 127.5]  # what these weights were trained with
 model.pixel_std = [127.5, 127.5, 127.5]
-model.neck.in_features = None  # all that the backbone has
 
 model.transformer.num_levels = 3
 model.transformer.encoder.num_layers = 1

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import torch.nn.functional as F
 import torchvision
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
-from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 __all__ = ["BasicBlock", "BasicStem", "BottleneckBlock", "DeformBottleneckBlock", "Norm"]
@@ -40,7 +39,7 @@ def _conv(
         bias=False,
         norm=get_norm(norm, out_channels),
     )
-    weight_init.c2_msra_fill(conv)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
@@ -155,7 +154,7 @@ class _DeformConv(torchvision.ops.DeformConv2d):
             bias=False,
         )
         self.norm = get_norm(norm, channels)
-        weight_init.c2_msra_fill(self)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         x = super().forward(x, offset, mask)

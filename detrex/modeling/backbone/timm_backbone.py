@@ -15,6 +15,8 @@ from detectron2.modeling import Backbone
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from detrex.utils.weight_files import read_state_dict
+
 from . import weights
 from .arguments import plain_arguments
 from .feature_pyramid import SimpleFeaturePyramid
@@ -207,10 +209,10 @@ def _build_with_weights(
     network = weights.full_network(model_name, **arguments)
     if checkpoint_path:
         path = Path(checkpoint_path)
-        state = weights.in_timm_format(weights.read_state_dict(path), network, path)
+        state = weights.in_timm_format(read_state_dict(path), network, path)
     else:
         path = weights.find_weight_package(str(pretrained), model_name)
-        state = weights.in_order(weights.read_state_dict(path), network, path)
+        state = weights.in_order(read_state_dict(path), network, path)
     state = weights.for_trunk(state, network, in_channels)
     weights.load_trunk(trunk, state, path)
     logger.info("Loaded %s from %s.", model_name, path)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from detrex.utils.weight_files import read_state_dict
+
 from . import weights as weight_files
 from .arguments import plain_arguments
 from .frozen_norm import freeze_all_norms, is_frozen_norm
@@ -95,7 +97,7 @@ class TorchvisionBackbone(Backbone):
         self.feature_extractor = extractor.train()
         if checkpoint_path:
             path = Path(checkpoint_path)
-            state = weight_files.read_state_dict(path)
+            state = read_state_dict(path)
             weight_files.load_trunk(self.feature_extractor, state, path)
         self._out_features = list(shapes)
         self._out_feature_channels = {name: channels for name, (channels, _) in shapes.items()}

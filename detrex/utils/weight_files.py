@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "ema", "module")
+_WRAPPERS = (
+    "model",
+    "state_dict",
+    "model_state",
+    "model_state_dict",
+    "module",
+    "ema",
+    "state_dict_ema",
+)
 """Keys that training scripts store the weights under."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ValueError):
     """A weight file that can't be used; the message names it and says why."""
 
 
@@ -72,16 +79,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no weight file {path}.")
     try:
         content = _open(path)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as e:
+    except pickle.UnpicklingError as e:
         raise CheckpointError(
-            f"{path} can't be read as weights: {str(e).splitlines()[0]}. It is damaged, not a "
-            "weight file, or holds objects other than tensors, which are never loaded."
+            f"{path} is not read: it is damaged, or holds Python objects other than tensors and "
+            f"plain containers, which could run code ({str(e).splitlines()[0]})."
+        ) from e
+    except Exception as e:  # damaged files make torch raise nearly anything
+        raise CheckpointError(
+            f"{path} is damaged or no weight file: {str(e).splitlines()[0] or type(e).__name__}"
         ) from e
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name.")
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not tensors by name.")
     weights = {str(k): _as_tensor(v) for k, v in content.items() if _is_array(v)}
     if not weights:
         raise CheckpointError(f"{path} holds no tensors; its keys are {list(content)[:5]}.")
