@@ -145,8 +145,7 @@ class Visualizer(Painter):
         """
         sem_seg = np.asarray(sem_seg)
         names = self.metadata.get("stuff_classes")
-        labels, areas = np.unique(sem_seg, return_counts=True)
-        for label in labels[np.argsort(-areas)].tolist():
+        for label in np.unique(sem_seg).tolist():
             if names is not None and label >= len(names):
                 continue
             self.draw_binary_mask(
