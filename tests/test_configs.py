@@ -13,7 +13,8 @@ from detrex.config import get_config
 def test_recipe_is_complete(recipe):
     config = get_config(recipe)
     assert {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= set(config)
-    assert config.model.criterion.num_classes == config.model.num_classes
+    config.model.num_classes = 7
+    assert config.model.criterion.num_classes == 7
 
 
 @pytest.mark.parametrize("recipe", zoo.RECIPES)
