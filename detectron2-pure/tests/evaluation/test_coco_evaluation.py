@@ -284,7 +284,9 @@ def test_names_follow_the_metadata_when_ids_are_not_in_order(make_dataset, catal
     assert metrics["AP-dog"] == pytest.approx(100) and metrics["AP-cat"] < 100
 
 
-def test_log_has_summary_and_table_per_class(make_dataset, caplog, capsys):
+def test_log_has_summary_and_table_per_class(make_dataset, caplog, capsys, monkeypatch):
+    # The console handlers that other tests may have set up write to stdout rightly.
+    monkeypatch.setattr(logging.getLogger("detectron2"), "handlers", [])
     evaluator = COCOEvaluator(make_dataset())
     feed(evaluator, BOXES)
     with caplog.at_level(logging.INFO, logger="detectron2.evaluation"):
