@@ -44,7 +44,7 @@ setup(
     package_dir={"detrex.config.configs": "configs"},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.6",
         "torchvision>=0.19",
         "timm>=1.0.15",
         "fvcore>=0.1.5.post20221221",

@@ -24,7 +24,7 @@ setup(
     package_data={"detectron2.model_zoo": ["configs/**/*.py"]},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.1",
+        "torch>=2.6",
         "torchvision>=0.16",
         "numpy>=1.23",
         "Pillow>=9.4",

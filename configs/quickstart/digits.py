@@ -19,12 +19,14 @@ model.num_classes = 10
 
 # No flips: a mirrored 2 is no digit.
 dataloader.train.mapper.augmentation = [
-    L(T.ResizeShortestEdge)(short_edge_length=[128, 144, 160], max_size=192, sample_style="choice")
+    L(T.ResizeShortestEdge)(
+        short_edge_length=[112, 128, 144, 160], max_size=160, sample_style="choice"
+    )
 ]
 dataloader.train.mapper.augmentation_with_crop = None
 dataloader.train.total_batch_size = 8
 dataloader.train.num_workers = 1
-dataloader.test.mapper.augmentation[0].update(short_edge_length=144, max_size=192)
+dataloader.test.mapper.augmentation[0].update(short_edge_length=160, max_size=160)
 dataloader.test.num_workers = 1
 
 optimizer.lr = 6e-4
@@ -39,8 +41,8 @@ lr_multiplier = L(WarmupParamScheduler)(
 )
 
 train.output_dir = "./output/quickstart"
-train.max_iter = 1200
+train.max_iter = 1100
 train.seed = 0
 train.clip_grad.enabled = True
-train.eval_period = 400
-train.checkpointer.period = 400
+train.eval_period = 275
+train.checkpointer.period = 275

@@ -81,6 +81,8 @@ class DETR(nn.Module):
         self.embed_dim = embed_dim
         self.aux_loss = aux_loss
         as_buffer = lambda values: torch.tensor(list(values)).view(-1, 1, 1)  # noqa: E731
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
         self.register_buffer("pixel_mean", as_buffer(pixel_mean), persistent=False)
         self.register_buffer("pixel_std", as_buffer(pixel_std), persistent=False)
 

@@ -46,10 +46,11 @@ class BoxHead(MLP):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for layer in self.layers:
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        for layer in linear:
             layer.reset_parameters()
         if self.zero_init:
-            last = self.layers[-1]
+            last = linear[-1]
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             nn.init.constant_(last.bias[2:], self.size_bias)

@@ -49,6 +49,8 @@ class AnchorPosition(nn.Module):
     def forward(
         self, layer: int, content: Tensor, pos: Tensor | None, anchors: Tensor | None
     ) -> QueryPos:
+        if anchors is None:
+            raise ValueError("AnchorPosition needs queries with anchors, such as LearnedAnchors.")
         embed = self.ref_point_head(get_sine_pos_embed(anchors, content.shape[-1] // 2))
         if layer > 0 and self.query_scale is not None:
             embed = embed * self.query_scale(content)

@@ -138,8 +138,9 @@ class DetrTransformer(nn.Module):
             elif isinstance(module, MultiScaleDeformableAttention):
                 module.init_weights()
         for later in self.decoder.bbox_embed[1:]:  # only the first layer guesses a size
-            later.size_bias = 0.0
-            later.reset_parameters()
+            if isinstance(later, BoxHead):
+                later.size_bias = 0.0
+                later.reset_parameters()
         if self.level_embeds is not None:
             nn.init.normal_(self.level_embeds)
 

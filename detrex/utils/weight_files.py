@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,11 @@ _WRAPPERS = (
 """Keys that training scripts store the weights under."""
 
 
+# What pickled arrays and scalars call; numpy has moved these functions from version to version.
+_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+
+
 class CheckpointError(ValueError):
     """A weight file that can't be used; the message names it and says why."""
 
@@ -38,9 +44,9 @@ class _PlainUnpickler(pickle.Unpickler):
         ("numpy", "ndarray"): np.ndarray,
     }
     allowed |= {
-        (f"numpy.{core}.multiarray", name): getattr(np._core.multiarray, name)
+        (f"numpy.{core}.multiarray", name): function
         for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
+        for name, function in (("_reconstruct", _RECONSTRUCT), ("scalar", _SCALAR))
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -58,7 +64,7 @@ def _open(path: Path) -> Any:
     if path.suffix == ".pkl":
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="latin1").load()
-    scalar = [np._core.multiarray.scalar, np.dtype]
+    scalar = [_SCALAR, np.dtype]
     number_types = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32)]
     with torch.serialization.safe_globals([argparse.Namespace, *scalar, *number_types]):
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -82,7 +88,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as e:
         raise CheckpointError(
             f"{path} is not read: it is damaged, or holds Python objects other than tensors and "
-            f"plain containers, which could run code ({str(e).splitlines()[0]})."
+            f"plain containers, which could run code ({_refused(e)})."
         ) from e
     except Exception as e:  # damaged files make torch raise nearly anything
         raise CheckpointError(
@@ -99,6 +105,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     return weights
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """What a file asked for, without torch's advice on how to open it all the same."""
+    text = str(error)
+    asked = re.search(r"GLOBAL ([\w.]+)", text)
+    return f"it asks for {asked[1]}" if asked else text.splitlines()[0].split(". ")[0]
 
 
 def _is_array(value: Any) -> bool:

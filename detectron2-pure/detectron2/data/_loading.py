@@ -8,7 +8,6 @@ it, and in a run that was interrupted as in one that was not.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -31,8 +30,6 @@ __all__ = [
     "TrainLoader",
     "WorkerInit",
 ]
-
-logger = logging.getLogger(__name__)
 
 
 class SampleKey(NamedTuple):
@@ -125,6 +122,7 @@ class TrainBatches(Sampler[list[SampleKey]]):
         group_of: from an index to its group; batches have samples of one group, in the order
             in which they fill up.
         drop_last: leave out incomplete batches at the end of a finite sampler.
+        seed: of augmentations, instead of the sampler's.
 
     Attributes:
         start_iteration: how many batches an iteration leaves out at its beginning.
@@ -136,13 +134,14 @@ class TrainBatches(Sampler[list[SampleKey]]):
         batch_size: int,
         group_of: Callable[[int], int] | None = None,
         drop_last: bool = True,
+        seed: int | None = None,
     ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         self.group_of = group_of
         self.drop_last = drop_last
         self.start_iteration = 0
-        seed = getattr(sampler, "seed", None)
+        seed = getattr(sampler, "seed", None) if seed is None else seed
         self.seed: int = comm.shared_random_seed() if seed is None else seed
 
     def reseed(self, seed: int) -> None:

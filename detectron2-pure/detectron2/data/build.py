@@ -67,6 +67,7 @@ def build_batch_data_loader(
     collate_fn: Callable[[list[Any]], Any] | None = None,
     drop_last: bool = True,
     single_gpu_batch_size: int | None = None,
+    seed: int | None = None,
     worker_init_fn: Callable[[int], None] | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -86,6 +87,7 @@ def build_batch_data_loader(
         collate_fn: from a list of samples to a batch; the list itself by default.
         drop_last: leave out incomplete batches at the end of a finite stream.
         single_gpu_batch_size: batch size of one process, instead of ``total_batch_size``.
+        seed: of random augmentations; the sampler's by default.
         worker_init_fn: called in every worker at its start.
         kwargs: further arguments of torch's DataLoader.
 
@@ -117,12 +119,12 @@ def build_batch_data_loader(
     if aspect_ratio_grouping and groups is None:
         singles = DataLoader(
             seeded,
-            batch_sampler=TrainBatches(sampler, 1, drop_last=drop_last),
+            batch_sampler=TrainBatches(sampler, 1, None, drop_last, seed),
             collate_fn=operator.itemgetter(0),
             **options,
         )
         return _grouped_samples(singles, batch_size, collate)
-    batches = TrainBatches(sampler, batch_size, groups, drop_last)
+    batches = TrainBatches(sampler, batch_size, groups, drop_last, seed)
     return TrainLoader(seeded, batch_sampler=batches, collate_fn=collate, **options)
 
 

@@ -115,7 +115,7 @@ class DatasetMapper:
         chw = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(chw))
         if sem_seg is not None:
-            dataset_dict["sem_seg"] = torch.as_tensor(sem_seg.astype("long"))
+            dataset_dict["sem_seg"] = torch.as_tensor(sem_seg.astype(np.int64))
         if self.proposal_topk is not None:
             utils.transform_proposals(
                 dataset_dict, image_shape, transforms, proposal_topk=self.proposal_topk

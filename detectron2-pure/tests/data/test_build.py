@@ -155,6 +155,25 @@ def test_processes_share_a_stream_without_repeating_seeds(monkeypatch):
         train_loader(total_batch_size=5)
 
 
+def test_seed_of_augmentations_alone():
+    def ids_and_draws(**kwargs):
+        samples = [s for batch in take(train_loader(**kwargs), 5) for s in batch]
+        return [s["image_id"] for s in samples], [s["draws"] for s in samples]
+
+    ids, draws = ids_and_draws(seed=3)
+    build = {"aspect_ratio_grouping": True}
+    loader = build_batch_data_loader(
+        MapDataset(DatasetFromList(records()), draw),
+        TrainingSampler(12, seed=3),
+        3,
+        seed=8,
+        **build,
+    )
+    samples = [s for batch in take(loader, 5) for s in batch]
+    assert [s["image_id"] for s in samples] == ids
+    assert not {s["draws"] for s in samples} & set(draws)
+
+
 def test_default_sampler_follows_numpys_seed():
     runs = []
     for _ in range(2):

@@ -175,4 +175,4 @@ def test_every_iteration_over_groups_starts_anew():
     for _ in range(5):
         batches = [[d["n"] for d in batch] for batch in itertools.islice(dataset, 1)]
         assert batches == [[0, 2]]
-        assert all(len(bucket) < 2 for bucket in dataset._buckets)
+        assert [[d["n"] for d in bucket] for bucket in dataset._buckets] == [[], [1]]
