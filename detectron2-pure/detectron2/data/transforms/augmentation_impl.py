@@ -201,7 +201,7 @@ class ResizeShortestEdge(Augmentation):
             shrink = max_size * 1.0 / longest
             newh = newh * shrink
             neww = neww * shrink
-        return (int(newh + 0.5), int(neww + 0.5))
+        return (max(int(newh + 0.5), 1), max(int(neww + 0.5), 1))
 
 
 class RandomResize(Augmentation):

@@ -70,6 +70,7 @@ def test_shortest_edge_of_zero_does_nothing():
         ((10, 15), 20, sys.maxsize, (20, 30)),
         ((333, 500), 600, 1000, (600, 901)),  # 900.9
         ((333, 500), 600, 900, (599, 900)),  # 599.4
+        ((2, 6000), 800, 1333, (1, 1333)),  # 0.44, but there is no image without pixels
     ],
 )
 def test_output_shape_to_the_pixel(old, edge, max_size, new):
