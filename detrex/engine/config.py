@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ def find_config_file(config_file: str) -> str:
 
 
 def _require_values(cfg: DictConfig, eval_only: bool) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = sorted(_missing_keys(cfg))
     if eval_only:
         missing = [key for key in missing if not key.startswith("dataloader.train.")]
     if missing:
@@ -119,6 +120,16 @@ def _require_values(cfg: DictConfig, eval_only: bool) -> None:
             "the config leaves these values to you, give them as key=value: "
             + " ".join(f"{key}=..." for key in missing)
         )
+
+
+def _missing_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Keys set to `???`; those that refer to them are not named again."""
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if OmegaConf.is_missing(node, key):
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(node[key]):
+            yield from _missing_keys(node[key], f"{prefix}{key}.")
 
 
 def _shorten(train: Any) -> None:
