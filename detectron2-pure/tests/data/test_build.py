@@ -161,13 +161,9 @@ def test_seed_of_augmentations_alone():
         return [s["image_id"] for s in samples], [s["draws"] for s in samples]
 
     ids, draws = ids_and_draws(seed=3)
-    build = {"aspect_ratio_grouping": True}
+    dataset = MapDataset(DatasetFromList(records()), draw)
     loader = build_batch_data_loader(
-        MapDataset(DatasetFromList(records()), draw),
-        TrainingSampler(12, seed=3),
-        3,
-        seed=8,
-        **build,
+        dataset, TrainingSampler(12, seed=3), 3, aspect_ratio_grouping=True, seed=8
     )
     samples = [s for batch in take(loader, 5) for s in batch]
     assert [s["image_id"] for s in samples] == ids
