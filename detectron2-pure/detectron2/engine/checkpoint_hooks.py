@@ -26,6 +26,8 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
     checkpoint only. Register it in all ranks: their random states go into the checkpoint.
     """
 
+    collects_rng_state = True
+
     def __init__(self, checkpointer: Checkpointer, period: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(checkpointer, period if period > 0 else sys.maxsize, *args, **kwargs)
         if not comm.is_main_process():
@@ -65,6 +67,8 @@ class BestCheckpointer(HookBase):
         mode: "max" or "min": which values are better.
         file_prefix: name of the file, without ending.
     """
+
+    collects_rng_state = True
 
     def __init__(
         self,

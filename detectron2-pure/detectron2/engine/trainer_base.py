@@ -34,6 +34,9 @@ class HookBase:
 
     trainer: TrainerBase
 
+    collects_rng_state = False
+    """Whether the hook calls ``trainer.collect_rng_state()``."""
+
     def before_train(self) -> None:
         """Called once, before the first iteration."""
 
@@ -83,6 +86,7 @@ class TrainerBase:
         self.start_iter: int = 0
         self.max_iter: int = 0
         self._finished = False
+        self._all_ranks_collect = False
         self._collected_rng: tuple[int, list[dict[str, Any]]] | None = None
         self._rng_to_restore: dict[str, Any] | None = None
         _log_api_usage("trainer." + type(self).__name__)
@@ -111,6 +115,7 @@ class TrainerBase:
         self.max_iter = max_iter
         self._finished = False
         self._log_start()
+        self._all_ranks_collect = self._same_collectors_everywhere()
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
@@ -194,9 +199,23 @@ class TrainerBase:
     def collect_rng_state(self) -> None:
         """Gather every rank's random state, for a checkpoint of this iteration.
 
-        All ranks must call it together; `hooks.PeriodicCheckpointer` does.
+        All ranks have to call it together. Scripts that register `hooks.PeriodicCheckpointer` in
+        the main process alone, as is common, would wait forever: then nothing is gathered.
         """
+        if not self._all_ranks_collect:
+            return
         self._collected_rng = (self.iter, comm.gather(get_rng_state()))
+
+    def _same_collectors_everywhere(self) -> bool:
+        own = [type(hook).__qualname__ for hook in self._hooks if hook.collects_rng_state]
+        if all(other == own for other in comm.all_gather(own)):
+            return True
+        logging.getLogger(__name__).warning(
+            "Only some processes save checkpoints, so these lack the random states of the others "
+            "and resuming is not exact. Register PeriodicCheckpointer and BestCheckpointer in all "
+            "processes; only the main one writes."
+        )
+        return False
 
     def _rng_of_all_ranks(self) -> list[dict[str, Any]] | None:
         if comm.get_world_size() == 1:

@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer, TrainerBase, default_writers, hooks
+from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.param_scheduler import LinearParamScheduler
@@ -370,3 +371,17 @@ def test_callback_hook():
     )
     trainer.train(0, 1)
     assert calls == ["before_train", "before_step", "after_step", "after_train"]
+
+
+def test_checkpoints_of_the_main_process_alone_do_not_wait_for_others(
+    tmp_path, monkeypatch, caplog
+):
+    """Scripts register the checkpointer in the main process only; the others then never gather."""
+    trainer = Trainer()
+    checkpointer = Checkpointer(Model(), str(tmp_path), trainer=trainer)
+    trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, 2)])
+    monkeypatch.setattr(comm, "all_gather", lambda own: [own, []])
+    monkeypatch.setattr(comm, "gather", lambda data: pytest.fail("this would wait forever"))
+    trainer.train(0, 2)
+    assert (tmp_path / "model_final.pth").is_file()
+    assert "resuming is not exact" in caplog.text
