@@ -32,6 +32,6 @@ dataloader.test.mapper.augmentation[0].update(short_edge_length=320, max_size=51
 optimizer.lr = 4e-4
 
 train.output_dir = "./output/own_data"
-train.max_iter = 2000
-train.eval_period = 500
-train.checkpointer.period = 500
+train.max_iter = 1600
+train.eval_period = 400
+train.checkpointer.period = 400
