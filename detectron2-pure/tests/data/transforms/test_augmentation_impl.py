@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import transforms as T
+from detectron2.data.transforms.augmentation_crop import _window_qualifies
 from omegaconf import OmegaConf
 
 
@@ -237,6 +238,16 @@ def test_min_iou_crop():
     assert isinstance(T.MinIoURandomCrop().get_transform(img, None), T.NoOpTransform)
     # Too elongated for a window of aspect ratio 1/2 to 2; must end all the same.
     draws(T.MinIoURandomCrop(), image(10, 200), 5, boxes=np.array([[5.0, 2, 190, 8]]))
+
+
+def test_min_iou_window():
+    window = (0, 0, 10, 10)
+    half, inside, away = [0, 0, 10, 5], [4, 4, 6, 6], [50, 50, 60, 60]
+    # IoU of the window: 1/2 with the first, 1/25 with the second, none with the third.
+    for boxes, below, above in (([half, away], 0.49, 0.51), ([half, inside], 0.03, 0.05)):
+        assert _window_qualifies(window, np.array(boxes, dtype=float), below)
+        assert not _window_qualifies(window, np.array(boxes, dtype=float), above)
+    assert not _window_qualifies(window, np.array([[8.0, 8, 30, 30]]), 0)  # center is outside
 
 
 def test_contrast_brightness_saturation():

@@ -229,6 +229,13 @@ def test_crop_cuts_polygons():
     assert area(whole) == 12
 
 
+def test_cut_polygons_end_exactly_at_the_window():
+    points = np.random.RandomState(0).rand(200, 3, 2) * 900
+    for triangle in points:
+        for cut in T.CropTransform(231, 137, 411, 333).apply_polygons([triangle]):
+            assert cut.min() >= 0 and cut[:, 0].max() <= 411 and cut[:, 1].max() <= 333
+
+
 def test_crop_cuts_concave_polygons():
     # A U whose two arms reach into the window from below.
     u = np.array([[0, 0], [1, 0], [1, 8], [3, 8], [3, 0], [4, 0], [4, 9], [0, 9]], dtype=float)
