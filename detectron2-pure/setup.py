@@ -39,6 +39,7 @@ setup(
         "tensorboard>=2.12",
         "tabulate>=0.9",
         "termcolor>=2.0",
+        "contourpy>=1.0.1",
         "matplotlib>=3.7",
     ],
 )
