@@ -8,7 +8,11 @@ makes the data and starts this.
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
-from fvcore.common.param_scheduler import CosineParamScheduler
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    ConstantParamScheduler,
+    LinearParamScheduler,
+)
 
 from ..common.data.custom import dataloader
 from ..common.optim import AdamW as optimizer
@@ -19,9 +23,7 @@ model.num_classes = 10
 
 # No flips: a mirrored 2 is no digit.
 dataloader.train.mapper.augmentation = [
-    L(T.ResizeShortestEdge)(
-        short_edge_length=[112, 128, 144, 160], max_size=160, sample_style="choice"
-    )
+    L(T.ResizeShortestEdge)(short_edge_length=[128, 144, 160], max_size=160, sample_style="choice")
 ]
 dataloader.train.mapper.augmentation_with_crop = None
 dataloader.train.total_batch_size = 8
@@ -34,7 +36,15 @@ optimizer.weight_decay = 1e-4
 optimizer.params.lr_factor_func = lambda name: 0.25 if "backbone" in name else 1
 
 lr_multiplier = L(WarmupParamScheduler)(
-    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+    # In so short a training every step counts: the rate falls in the last quarter alone.
+    scheduler=L(CompositeParamScheduler)(
+        schedulers=[
+            L(ConstantParamScheduler)(value=1.0),
+            L(LinearParamScheduler)(start_value=1.0, end_value=0.05),
+        ],
+        lengths=[0.75, 0.25],
+        interval_scaling=["rescaled", "rescaled"],
+    ),
     warmup_length=0.04,
     warmup_method="linear",
     warmup_factor=0.01,
@@ -44,5 +54,5 @@ train.output_dir = "./output/quickstart"
 train.max_iter = 1100
 train.seed = 0
 train.clip_grad.enabled = True
-train.eval_period = 275
-train.checkpointer.period = 275
+train.eval_period = 550
+train.checkpointer.period = 550

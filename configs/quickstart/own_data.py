@@ -11,6 +11,7 @@ Only the paths and the number of classes differ:
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
+from fvcore.common.param_scheduler import CosineParamScheduler
 
 from .digits import dataloader, lr_multiplier, model, optimizer, train
 
@@ -30,6 +31,7 @@ dataloader.train.total_batch_size = 4
 dataloader.test.mapper.augmentation[0].update(short_edge_length=320, max_size=512)
 
 optimizer.lr = 4e-4
+lr_multiplier.scheduler = L(CosineParamScheduler)(start_value=1.0, end_value=0.01)
 
 train.output_dir = "./output/own_data"
 train.max_iter = 1600
