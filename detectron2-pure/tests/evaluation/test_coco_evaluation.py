@@ -285,8 +285,9 @@ def test_names_follow_the_metadata_when_ids_are_not_in_order(make_dataset, catal
 
 
 def test_log_has_summary_and_table_per_class(make_dataset, caplog, capsys, monkeypatch):
-    # The console handlers that other tests may have set up write to stdout rightly.
+    # Other tests may have set up the logger: with a console handler, and apart from the root.
     monkeypatch.setattr(logging.getLogger("detectron2"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
     evaluator = COCOEvaluator(make_dataset())
     feed(evaluator, BOXES)
     with caplog.at_level(logging.INFO, logger="detectron2.evaluation"):
