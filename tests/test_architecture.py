@@ -28,7 +28,8 @@ MAY_IMPORT = {
 # Inside modeling: each file may import those of the rows above its own.
 MODELING_ROWS = [
     {"predictions", "memory"},
-    {"losses", "matcher", "queries", "query_pos", "query_groups", "encoder", "heads"},
+    {"losses", "matcher", "queries", "encoder", "heads"},
+    {"query_pos", "query_groups"},
     {"criterion", "decoder", "postprocess"},
     {"transformer", "backbone", "neck"},
     {"detr"},

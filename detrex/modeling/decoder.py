@@ -69,7 +69,7 @@ class Decoder(nn.Module):
 
     def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
         """Logits ``(N, B, Q, K)`` and boxes ``(N, B, Q, 4)``, normalized cxcywh."""
-        x, anchors = queries.content, queries.anchors
+        x, anchors, mask = queries.content, queries.anchors, queries.mask()
         base = anchors
         logits, boxes = [], []
         for i, layer in enumerate(self.layers):
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
                 query_pos=pos.embed,
                 query_sine_embed=pos.sine,
                 key_pos=memory.pos,
-                attn_masks=[queries.mask, None],
+                attn_masks=[mask, None],
                 key_padding_mask=memory.padding,
                 reference_points=None if anchors is None else memory.per_level(anchors),
                 spatial_shapes=memory.shapes,

@@ -18,7 +18,7 @@ from detrex.layers import box_xyxy_to_cxcywh
 
 from .criterion import SetCriterion
 from .neck import ChannelMapper
-from .predictions import Prediction
+from .predictions import Prediction, Targets
 from .transformer import DetrTransformer
 
 Sizes = list[tuple[int, int]]
@@ -104,13 +104,13 @@ class DETR(nn.Module):
             Instances}`` with ``pred_boxes``, ``scores``, ``pred_classes``, best first.
         """
         images = self.preprocess(batched_inputs)
-        predictions = self.predict(images)
         if self.training:
-            if not self.aux_loss:
-                predictions = [p for p in predictions if not p.suffix.lstrip("_").isdigit()]
             targets = self.prepare_targets(batched_inputs)
+            predictions = self.predict(images, targets)
+            if not self.aux_loss:
+                predictions = [p for p in predictions if not p.auxiliary]
             return self.criterion.weighted(self.criterion(predictions, targets))
-        last = predictions[0]
+        last = self.predict(images)[0]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         found = self.postprocess(last.logits, last.boxes).instances(sizes)
         return [
@@ -118,11 +118,14 @@ class DETR(nn.Module):
             for f, x, (h, w) in zip(found, batched_inputs, sizes, strict=True)
         ]
 
-    def predict(self, images: list[Tensor]) -> list[Prediction]:
-        """Normalized images ``(channels, H, W)`` -> predictions, the last layer's first."""
+    def predict(self, images: list[Tensor], targets: Targets | None = None) -> list[Prediction]:
+        """Normalized images ``(channels, H, W)`` -> predictions, the last layer's first.
+
+        With ``targets`` there are also those of queries that only train.
+        """
         maps, masks, padded = self.features(images)
         pos = [self.position_embedding(mask, dtype=self.pixel_mean.dtype) for mask in masks]
-        return self.transformer(maps, masks, pos, padded)
+        return self.transformer(maps, masks, pos, padded, targets)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> list[Tensor]:
         """Images on the model's device and in its dtype, normalized, each of its own size."""
@@ -156,13 +159,13 @@ class DETR(nn.Module):
         order = range(len(images))
         return _batch_levels([maps[i] for i in order], [valid[i] for i in order])
 
-    def prepare_targets(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+    def prepare_targets(self, batched_inputs: list[dict[str, Any]]) -> Targets:
         """Per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh.
 
         Raises:
             ValueError: a class is not below ``num_classes``; names the image.
         """
-        targets = []
+        targets: Targets = []
         for x in batched_inputs:
             classes = x["instances"].gt_classes
             if not classes.is_cuda and len(classes) and int(classes.max()) >= self.num_classes:

@@ -33,6 +33,8 @@ class Prediction:
         num_boxes_scale: multiplies the number of targets that losses are divided by, for targets
             that repeat (the number of denoising groups, for example).
         class_agnostic: tells objects from background only; every target counts as class 0.
+        num_groups: the queries are that many equal groups, each matched with all targets.
+        auxiliary: of a decoder layer before the last.
     """
 
     logits: Tensor
@@ -42,6 +44,8 @@ class Prediction:
     indices: Indices | None = None
     num_boxes_scale: float = 1.0
     class_agnostic: bool = False
+    num_groups: int = 1
+    auxiliary: bool = False
 
     def own_targets(self, targets: Targets) -> Targets:
         """What it is to be compared with, given the targets of the batch."""
@@ -65,8 +69,11 @@ def predictions_from_outputs(outputs: Mapping[str, Any]) -> list[Prediction]:
         outputs: ``pred_logits`` and ``pred_boxes``; optionally ``aux_outputs``, a list of such
             dictionaries, and ``enc_outputs``, one more.
     """
-    suffixed = {"": outputs}
-    suffixed |= {f"_{i}": layer for i, layer in enumerate(outputs.get("aux_outputs", ()))}
+    layers = {f"_{i}": layer for i, layer in enumerate(outputs.get("aux_outputs", ()))}
+    suffixed = {"": outputs, **layers}
     if "enc_outputs" in outputs:
         suffixed["_enc"] = outputs["enc_outputs"]
-    return [Prediction(o["pred_logits"], o["pred_boxes"], s) for s, o in suffixed.items()]
+    return [
+        Prediction(o["pred_logits"], o["pred_boxes"], suffix, auxiliary=suffix in layers)
+        for suffix, o in suffixed.items()
+    ]

@@ -6,7 +6,8 @@ tokens, ``C`` channels, ``K`` classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,24 @@ from .predictions import Prediction
 
 
 @dataclass
+class Group:
+    """Consecutive queries that are supervised together and attend to each other alone."""
+
+    size: int
+    """Its queries."""
+    parts: int = 1
+    """Equal parts that don't see each other either."""
+    sees_matching: bool = False
+    """Whether its queries also attend to the matching ones."""
+    suffix: str = "{layer}"
+    """Of the names of its losses; ``{layer}`` is nothing for the last layer, then ``_0``, ..."""
+    supervision: dict[str, Any] = field(default_factory=dict)
+    """Fields of its :class:`Prediction` beyond logits, boxes and suffix."""
+
+
+@dataclass
 class Queries:
-    """What the decoder starts with."""
+    """What the decoder starts with: the matching queries, then groups that only train."""
 
     content: Tensor
     """``(B, Q, C)``."""
@@ -27,10 +44,48 @@ class Queries:
     """``(B, Q, 2 or 4)``, points or cxcywh boxes in [0, 1], relative to the unpadded image."""
     pos: Tensor | None = None
     """``(B, Q, C)``, for models whose positions are learned rather than derived."""
-    mask: Tensor | None = None
-    """``(Q, Q)``, True where self-attention is forbidden."""
     predictions: list[Prediction] = field(default_factory=list)
     """What the encoder predicts and is to be trained for (two-stage models)."""
+    groups: list[Group] = field(default_factory=list)
+    """Who is who, in order; empty if all are matching queries of one group."""
+
+    def members(self) -> list[Group]:
+        """The groups; one of all queries if none were told apart."""
+        return self.groups or [Group(self.content.shape[1])]
+
+    def first(self, count: int) -> Queries:
+        """The first ``count`` queries, as one group."""
+        cut = lambda x: None if x is None else x[:, :count]  # noqa: E731
+        return replace(
+            self,
+            content=self.content[:, :count],
+            anchors=cut(self.anchors),
+            pos=cut(self.pos),
+            groups=[],
+        )
+
+    def joined(self, content: Tensor, anchors: Tensor, pos: Tensor | None, group: Group) -> Queries:
+        """These queries, followed by a group of others."""
+        join = lambda x, y: None if x is None else torch.cat((x, y), 1)  # noqa: E731
+        return replace(
+            self,
+            content=join(self.content, content),
+            anchors=join(self.anchors, anchors),
+            pos=join(self.pos, pos),
+            groups=[*self.members(), group],
+        )
+
+    def mask(self) -> Tensor | None:
+        """``(Q, Q)``, True where self-attention is forbidden; None if it is nowhere."""
+        groups = self.members()
+        sizes = [group.size // group.parts for group in groups for _ in range(group.parts)]
+        if len(sizes) == 1:
+            return None
+        repeat = lambda counts: torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))  # noqa: E731
+        part, owner = repeat(sizes), repeat([group.size for group in groups])
+        sees_matching = torch.tensor([group.sees_matching for group in groups])[owner]
+        forbidden = (part[:, None] != part) & ~(sees_matching[:, None] & (owner == 0))
+        return forbidden.to(self.content.device, non_blocking=True)
 
 
 class LearnedQueries(nn.Module):

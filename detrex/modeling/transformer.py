@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from .decoder import Decoder
 from .encoder import Encoder
 from .heads import BoxHead, ClassHead
 from .memory import flatten_levels
-from .predictions import Prediction
+from .predictions import Prediction, Targets
+from .queries import Queries
 
 ENCODER_ORDER = ("self_attn", "norm", "ffn", "norm")
 DECODER_ORDER = ("self_attn", "norm", "cross_attn", "norm", "ffn", "norm")
@@ -104,6 +105,8 @@ class DetrTransformer(nn.Module):
         encoder: maps a memory to a memory.
         queries: maps the encoded memory to the queries of the decoder (seam 1).
         decoder: maps queries and memory to logits and boxes.
+        groups: by name, what adds queries for training (seam 3): each maps queries, and the
+            targets or None at evaluation, to queries.
         num_levels: feature levels that get an embedding of their own; 0 for single-level models.
         embed_dim: channels ``C`` of that embedding.
     """
@@ -115,10 +118,12 @@ class DetrTransformer(nn.Module):
         decoder: Decoder,
         num_levels: int = 0,
         embed_dim: int = 256,
+        groups: Mapping[str, nn.Module] | None = None,
     ):
         super().__init__()
         self.encoder = encoder
         self.queries = queries
+        self.groups = nn.ModuleDict(groups or {})
         self.decoder = decoder
         self.level_embeds = None
         if num_levels:
@@ -150,23 +155,45 @@ class DetrTransformer(nn.Module):
         masks: Sequence[Tensor],
         pos: Sequence[Tensor],
         padded: bool = True,
+        targets: Targets | None = None,
     ) -> list[Prediction]:
-        """Predictions of the last decoder layer, of the others in order, of the encoder.
+        """Predictions of the last decoder layer, of the others in order, of the encoder; then, in
+        training, those of the further groups of queries.
 
         Args:
             features: per level ``(B, C, H, W)``.
             masks: per level ``(B, H, W)``, True on padding.
             pos: per level ``(B, C, H, W)``.
             padded: whether there is any padding.
+            targets: what to train for; None at evaluation.
         """
         memory = flatten_levels(features, masks, pos, self.level_embeds, padded)
         memory = self.encoder(memory)
-        queries = self.queries(memory)
+        queries: Queries = self.queries(memory)
+        for group in self.groups.values():
+            queries = group(queries, targets)
         logits, boxes = self.decoder(queries, memory)
-        last, *others = (
-            Prediction(layer_logits, layer_boxes)
-            for layer_logits, layer_boxes in zip(logits.roll(1, 0), boxes.roll(1, 0), strict=True)
-        )
-        for i, prediction in enumerate(others):
-            prediction.suffix = f"_{i}"
-        return [last, *others, *queries.predictions]
+        matching, *others = by_group(queries, logits, boxes)
+        return [*matching, *queries.predictions, *(p for group in others for p in group)]
+
+
+def by_group(queries: Queries, logits: Tensor, boxes: Tensor) -> list[list[Prediction]]:
+    """``(N, B, Q, K)`` and ``(N, B, Q, 4)`` -> per group of queries the predictions of the last
+    layer and then of the others in order."""
+    groups = queries.members()
+    sizes = [group.size for group in groups]
+    split = zip(groups, logits.split(sizes, 2), boxes.split(sizes, 2), strict=True)
+    order = [-1, *range(len(logits) - 1)]
+    return [
+        [
+            Prediction(
+                group_logits[i],
+                group_boxes[i],
+                group.suffix.format(layer="" if i == -1 else f"_{i}"),
+                auxiliary=i != -1,
+                **group.supervision,
+            )
+            for i in order
+        ]
+        for group, group_logits, group_boxes in split
+    ]

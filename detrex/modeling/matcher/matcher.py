@@ -97,7 +97,8 @@ class HungarianMatcher(nn.Module):
             bad = [image for image, block in enumerate(blocks) if not np.isfinite(block).all()]
             if bad:
                 trouble[predictions[i].suffix or "last layer"] = bad
-            matches.append([_assign_block(block) for block in blocks])
+            groups = predictions[i].num_groups
+            matches.append([_assign_groups(block, groups) for block in blocks])
         if trouble:
             self._report(trouble)
         return matches
@@ -148,6 +149,14 @@ class HungarianMatcher(nn.Module):
                 ", ".join(f"{name} (images {images})" for name, images in trouble.items()),
                 self.nonfinite_steps,
             )
+
+
+def _assign_groups(cost: np.ndarray, num_groups: int) -> tuple[Tensor, Tensor]:
+    """``(Q, T)`` costs of one image -> matches of each of the equal groups of its queries."""
+    size = len(cost) // num_groups
+    found = [_assign_block(cost[i : i + size]) for i in range(0, size * num_groups, size)]
+    queries = [query + i * size for i, (query, _) in enumerate(found)]
+    return torch.cat(queries), torch.cat([target for _, target in found])
 
 
 def _assign_block(cost: np.ndarray) -> tuple[Tensor, Tensor]:
