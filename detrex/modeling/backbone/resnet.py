@@ -17,6 +17,8 @@ from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
+from .checkpointing import run_checkpointed
+from .pixels import CAFFE_BGR, IMAGENET_RGB, PixelStatistics
 from .resnet_blocks import (
     BasicBlock,
     BasicStem,
@@ -64,6 +66,8 @@ class ResNet(Backbone):
         num_classes: if given, a linear classifier named ``linear`` follows the last stage.
         out_features: any of ``stem``, ``res2`` ... ``res5``, ``linear``; by default the last one.
         freeze_at: see :meth:`freeze`.
+        grad_checkpointing: in training, keep the inputs of blocks alone for the backward pass and
+            compute the rest again; gradients and running statistics are the same.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class ResNet(Backbone):
         num_classes: int | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
+        *,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= len(stages) <= len(_STAGE_NAMES):
@@ -83,6 +89,8 @@ class ResNet(Backbone):
         self._check_out_features(["stem", *names] + ["linear"] * (num_classes is not None))
 
         self.num_classes = num_classes
+        self.grad_checkpointing = grad_checkpointing
+        self._pixels = _expected_pixels(stages).for_channels(stem.in_channels)
         self.stem = stem
         self.stage_names = names[: self._depth_needed(names)]
         channels, stride = stem.out_channels, stem.stride
@@ -142,12 +150,36 @@ class ResNet(Backbone):
             raise ValueError(f"ResNet takes images of shape (B, C, H, W), not {tuple(x.shape)}.")
         outputs = {}
         for name in ("stem", *self.stage_names):
-            x = getattr(self, name)(x)
+            part = getattr(self, name)
+            if self.grad_checkpointing and self.training and name != "stem":
+                x = run_checkpointed(part, x)
+            else:
+                x = part(x)
             if name in self._out_features:
                 outputs[name] = x
         if "linear" in self._out_features:
             outputs["linear"] = self.linear(x.mean(dim=(2, 3)))
         return outputs
+
+    @property
+    def pixel_mean(self) -> tuple[float, ...]:
+        """Mean of the images that published weights of this network expect, 0 to 255.
+
+        Those with the stride in the 3x3 convolutions are by torchvision and timm, those with it in
+        the 1x1 by MSRA (detectron2's ``MSRA/R-50.pkl``), who had BGR images and put the standard
+        deviation into the first convolution.
+        """
+        return self._pixels.mean
+
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        """Standard deviation that goes with :attr:`pixel_mean`."""
+        return self._pixels.std
+
+    @property
+    def pixel_order(self) -> str:
+        """``"RGB"`` or ``"BGR"``, the order of channels that goes with :attr:`pixel_mean`."""
+        return self._pixels.order
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output, in the order of ``out_features``."""
@@ -245,6 +277,11 @@ class ResNet(Backbone):
             )
             in_channels = width
         return stages
+
+
+def _expected_pixels(stages: Sequence[Sequence[CNNBlockBase]]) -> PixelStatistics:
+    blocks = [block for stage in stages for block in stage if isinstance(block, BottleneckBlock)]
+    return CAFFE_BGR if any(block.stride_in_1x1 for block in blocks) else IMAGENET_RGB
 
 
 def _check_stage_options(depth: int, **options: Any) -> None:

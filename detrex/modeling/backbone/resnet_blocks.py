@@ -118,6 +118,7 @@ class BottleneckBlock(CNNBlockBase):
         dilation: int = 1,
     ) -> None:
         super().__init__(in_channels, out_channels, stride)
+        self.stride_in_1x1 = stride_in_1x1
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.shortcut = _projection(in_channels, out_channels, stride, norm)
         self.conv1 = _conv(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
