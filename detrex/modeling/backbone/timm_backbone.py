@@ -15,13 +15,15 @@ from detectron2.modeling import Backbone
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from detrex.utils.pretrained import pretrained_skipped
 from detrex.utils.weight_files import read_state_dict
 
 from . import weights
 from .arguments import plain_arguments
 from .feature_pyramid import SimpleFeaturePyramid
 from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
-from .timm_probe import Probe, build, probe
+from .pixels import PixelStatistics
+from .timm_probe import Level, Probe, build, probe
 
 __all__ = ["TimmBackbone"]
 
@@ -53,6 +55,8 @@ class TimmBackbone(Backbone):
         freeze_at: 0 freezes nothing, 1 the stem, k >= 2 everything up to the feature of stride
             ``2 ** k``: counted as in a ResNet, where 2 is the stem and res2.
         freeze_norm: the same as ``norm_layer=FrozenBatchNorm2d``.
+        level_norm: add a LayerNorm over the channels of each level, as detectors on Swin, ConvNeXt
+            and FocalNet have it; the levels of a pyramid are normalized anyway.
         grad_checkpointing: keep less for the backward pass and compute it again.
         pyramid_channels: width of the levels that a pyramid adds.
         timm_arguments: more arguments of the network, like ``drop_path_rate``.
@@ -75,6 +79,7 @@ class TimmBackbone(Backbone):
         out_strides: Sequence[int] | None = None,
         freeze_at: int = 0,
         freeze_norm: bool = False,
+        level_norm: bool = False,
         grad_checkpointing: bool = False,
         pyramid_channels: int = 256,
         **timm_arguments: Any,
@@ -119,6 +124,12 @@ class TimmBackbone(Backbone):
             self.timm_model = freeze_all_norms(self.timm_model, model_name)
         if grad_checkpointing:
             _checkpoint_gradients(self.timm_model, model_name)
+        self.norms = nn.ModuleDict()
+        if level_norm and self.pyramid is None:
+            eps = _norm_eps(self.timm_model)
+            for name, width in channels.items():
+                self.norms[name] = nn.LayerNorm(width, eps)
+        self._pixels = _pixel_statistics(self.timm_model).for_channels(in_channels)
 
     @property
     def size_divisibility(self) -> int:
@@ -127,13 +138,18 @@ class TimmBackbone(Backbone):
 
     @property
     def pixel_mean(self) -> tuple[float, ...]:
-        """Mean of the images that the network's weights expect: RGB, 0 to 255."""
-        return tuple(255.0 * value for value in self.timm_model.pretrained_cfg["mean"])
+        """Mean of the images that the weights expect, 0 to 255, one value per channel."""
+        return self._pixels.mean
 
     @property
     def pixel_std(self) -> tuple[float, ...]:
         """Standard deviation that goes with :attr:`pixel_mean`."""
-        return tuple(255.0 * value for value in self.timm_model.pretrained_cfg["std"])
+        return self._pixels.std
+
+    @property
+    def pixel_order(self) -> str:
+        """Order of the channels that the weights expect: ``"RGB"`` in all of timm."""
+        return self._pixels.order
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each level."""
@@ -153,10 +169,17 @@ class TimmBackbone(Backbone):
         if x.dim() != 4:
             raise ValueError(f"A backbone takes images (B, C, H, W), not {tuple(x.shape)}.")
         maps = {
-            name: (y.permute(0, 3, 1, 2) if level.channels_last else y).contiguous()
+            name: self._finish(name, level, y)
             for (name, level), y in zip(self._levels.items(), self.timm_model(x), strict=True)
         }
         return maps if self.pyramid is None else self.pyramid(*maps.values())
+
+    def _finish(self, name: str, level: Level, x: Tensor) -> Tensor:
+        """A level in timm's layout -> (B, C, H, W), normalized if that is asked for."""
+        if name in self.norms:
+            x = self.norms[name](x if level.channels_last else x.permute(0, 2, 3, 1))
+            return x.permute(0, 3, 1, 2).contiguous()
+        return (x.permute(0, 3, 1, 2) if level.channels_last else x).contiguous()
 
 
 def _indices_of(names: Sequence[str]) -> list[int]:
@@ -201,6 +224,9 @@ def _build_with_weights(
     arguments: dict[str, Any],
 ) -> Any:
     options = {"in_chans": in_channels, "out_indices": tuple(indices), **arguments}
+    if (pretrained or checkpoint_path) and pretrained_skipped():
+        logger.info("%s starts without pretrained weights: a checkpoint fills it.", model_name)
+        return build(model_name, **options)
     if pretrained is True and not checkpoint_path:
         return _download(model_name, options)
     trunk = build(model_name, **options)
@@ -239,6 +265,17 @@ def _download(model_name: str, options: dict[str, Any]) -> Any:
             comm.synchronize()
     logger.info("Loaded %s from %s (license: %s).", model_name, source, config and config.license)
     return trunk
+
+
+def _norm_eps(network: nn.Module) -> float:
+    """What the LayerNorms of ``network`` add to the variance, 1e-6 where it has none."""
+    return next((m.eps for m in network.modules() if isinstance(m, nn.LayerNorm)), 1e-6)
+
+
+def _pixel_statistics(network: Any) -> PixelStatistics:
+    config = network.pretrained_cfg
+    mean, std = (tuple(255.0 * value for value in config[key]) for key in ("mean", "std"))
+    return PixelStatistics(mean, std, "RGB")
 
 
 def _drop_unused(trunk: nn.Module, used: set[str]) -> None:

