@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from detrex.config import get_config
@@ -63,7 +65,7 @@ def test_optimizer(pair):
     config, expected = pair
     assert_includes(plain(config.optimizer), last_names(expected["optimizer"]))
     assert config.optimizer.params.weight_decay_norm == 0.0
-    factor = config.optimizer.params.lr_factor_func
+    factor = instantiate(config.optimizer.params.lr_factor_func)
     assert {name: factor(name) for name in expected["lr_factor"]} == expected["lr_factor"]
 
 
@@ -81,7 +83,13 @@ def test_data(pair):
 def test_model(pair):
     config, expected = pair
     model = config.model
-    assert_includes(plain(model), expected["model"])
+    values = dict(expected["model"])
+    pixels = {name: values.pop(name) for name in ("pixel_mean", "pixel_std")}
+    assert_includes(plain(model), values)
+    assert (model.pixel_mean, model.pixel_std) == (None, None)  # as the backbone says
+    with torch.device("meta"):
+        backbone = instantiate(model.backbone)
+    assert {name: list(getattr(backbone, name)) for name in pixels} == pixels
     for name in ("encoder", "decoder"):
         part, wanted = plain(model.transformer[name]), dict(expected[name])
         assert part["num_layers"] == wanted.pop("num_layers")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detrex.layers import box_xyxy_to_cxcywh
 
+from .backbone.pixels import IMAGENET_RGB
 from .criterion import SetCriterion
 from .neck import ChannelMapper
 from .predictions import Prediction, Targets
@@ -50,7 +51,9 @@ class DETR(nn.Module):
         num_queries: queries, likewise.
         embed_dim: channels ``C``, likewise.
         aux_loss: train every decoder layer instead of the last alone.
-        pixel_mean, pixel_std: per channel, in the units and the channel order of the images.
+        pixel_mean, pixel_std: per channel, in the units and the channel order of the images. None
+            is what the backbone's weights expect, as its attributes of these names say, or
+            ImageNet's RGB values if it has none.
     """
 
     def __init__(
@@ -65,8 +68,8 @@ class DETR(nn.Module):
         num_queries: int,
         embed_dim: int = 256,
         aux_loss: bool = True,
-        pixel_mean: Sequence[float] = (123.675, 116.280, 103.530),
-        pixel_std: Sequence[float] = (58.395, 57.120, 57.375),
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
     ):
         super().__init__()
         neck.connect(backbone.output_shape())
@@ -80,6 +83,10 @@ class DETR(nn.Module):
         self.num_queries = num_queries
         self.embed_dim = embed_dim
         self.aux_loss = aux_loss
+        if pixel_mean is None:
+            pixel_mean = getattr(backbone, "pixel_mean", IMAGENET_RGB.mean)
+        if pixel_std is None:
+            pixel_std = getattr(backbone, "pixel_std", IMAGENET_RGB.std)
         as_buffer = lambda values: torch.tensor(list(values)).view(-1, 1, 1)  # noqa: E731
         self.pixel_mean: Tensor
         self.pixel_std: Tensor

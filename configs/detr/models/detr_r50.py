@@ -67,8 +67,8 @@ model = L(DETR)(
     ),
     postprocess=L(SoftmaxPerQuery)(),
     aux_loss=True,
-    pixel_mean=[123.675, 116.280, 103.530],
-    pixel_std=[58.395, 57.120, 57.375],
+    pixel_mean=None,  # as the backbone's weights expect
+    pixel_std=None,
     embed_dim=256,
     num_classes=80,
     num_queries=100,
