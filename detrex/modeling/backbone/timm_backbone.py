@@ -24,6 +24,7 @@ from .feature_pyramid import SimpleFeaturePyramid
 from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
 from .pixels import PixelStatistics
 from .timm_probe import Level, Probe, build, probe
+from .timm_swin import pad_before_shifting
 
 __all__ = ["TimmBackbone"]
 
@@ -118,6 +119,7 @@ class TimmBackbone(Backbone):
         self.timm_model: Any = _build_with_weights(
             model_name, pretrained, checkpoint_path, in_channels, indices, timm_arguments
         )
+        pad_before_shifting(self.timm_model)
         _drop_unused(self.timm_model, set().union(*(lv.parameters for lv in self._levels.values())))
         freeze_parameters(self.timm_model, _frozen_parameters(offer, freeze_at))
         if freeze_norm:
