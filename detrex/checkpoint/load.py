@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from detrex.utils.weight_files import CheckpointError, read_state_dict
 
+from .backbone_rules import as_pointwise
+from .resnets import adapt_first_conv, check_origin, with_statistics
 from .rules import CLASSIFIER, NOT_WEIGHTS, targets
 
 __all__ = ["CheckpointError", "LoadReport", "load_weights"]
@@ -104,8 +106,11 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
     state = model.state_dict()
     report = LoadReport()
     taken: dict[str, Tensor] = {}
+    source = with_statistics(source)
+    places_of = {name: targets(name, state) for name in source}
+    check_origin(model, places_of)
     for name, tensor in source.items():
-        places = targets(name, state)
+        places = places_of[name]
         if not places:
             skip = NOT_WEIGHTS.fullmatch(name) or CLASSIFIER.fullmatch(name)
             (report.ignored if skip else report.unexpected).append(name)
@@ -113,6 +118,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
         for place, part in zip(
             places, tensor.chunk(len(places), -1) if len(places) > 1 else (tensor,), strict=True
         ):
+            part = as_pointwise(adapt_first_conv(place, part, state[place]), state[place])
             have, want = tuple(part.shape), tuple(state[place].shape)
             if have == want:
                 taken[place] = part

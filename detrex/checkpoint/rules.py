@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
+from .backbone_rules import TIMM
+from .resnets import CAFFE2, DETECTRON2, TORCHVISION
+
 Rule = tuple[str, str] | tuple[str, str, str]
 
 _HEADS = r"(?:transformer\.decoder\.)?(class_embed|bbox_embed)"
@@ -26,8 +29,14 @@ UPSTREAM: tuple[Rule, ...] = (
         r"transformer.queries.pos.weight",
         r"transformer.queries.content.weight",
     ),
-    (r"tgt_embed\.weight", r"transformer.queries.content.weight"),
-    (r"refpoint_embed\.weight", r"transformer.queries.anchors.weight"),
+    (r"query_embedding\.weight", r"transformer.queries.content.weight"),
+    (r"(?:transformer\.)?tgt_embed\.weight", r"transformer.queries.content.weight"),
+    (
+        r"(?:label_enc|denoising_generator\.label_encoder)\.weight",
+        r"transformer.groups.denoising.labels.weight",
+    ),
+    (r"(?:refpoint_embed|anchor_box_embed)\.weight", r"transformer.queries.anchors.weight"),
+    (r"transformer\.patterns\.weight", r"transformer.queries.patterns.weight"),
     (r"transformer\.reference_points\.(.*)", r"transformer.queries.anchor_head.\1"),
     (r"transformer\.enc_output\.(.*)", r"transformer.queries.output.\1"),
     (r"transformer\.enc_output_norm\.(.*)", r"transformer.queries.norm.\1"),
@@ -38,43 +47,24 @@ UPSTREAM: tuple[Rule, ...] = (
         r"transformer\.decoder\.(query_scale|ref_point_head|ref_anchor_head)\.(.*)",
         r"transformer.decoder.query_pos.\1.\2",
     ),
+    (r"transformer\.decoder\.ref_point_head\.(.*)", r"transformer.queries.anchor_head.\1"),
     (r"transformer\.encoder\.query_scale\.(.*)", r"transformer.encoder.pos_scale.\1"),
 )
 """Detectors of the public detrex."""
 
-_BACKBONE = r"(?:backbone\.)?(?:body\.)?"
+RULES: tuple[Rule, ...] = (*UPSTREAM, *TORCHVISION, *DETECTRON2, *CAFFE2, *TIMM)
 
-
-def _stage(theirs: str, ours: str) -> tuple[Rule, ...]:
-    block = rf"{_BACKBONE}{theirs}\.(\d+)"
-    return (
-        (rf"{block}\.(conv\d\..*)", rf"backbone.{ours}.\1.\2"),
-        (rf"{block}\.bn(\d)\.(.*)", rf"backbone.{ours}.\1.conv\2.norm.\3"),
-        (rf"{block}\.downsample\.0\.(.*)", rf"backbone.{ours}.\1.shortcut.\2"),
-        (rf"{block}\.downsample\.1\.(.*)", rf"backbone.{ours}.\1.shortcut.norm.\2"),
-    )
-
-
-TORCHVISION: tuple[Rule, ...] = (
-    (rf"{_BACKBONE}conv1\.weight", r"backbone.stem.conv1.weight"),
-    (rf"{_BACKBONE}bn1\.(.*)", r"backbone.stem.conv1.norm.\1"),
-    *_stage("layer1", "res2"),
-    *_stage("layer2", "res3"),
-    *_stage("layer3", "res4"),
-    *_stage("layer4", "res5"),
+NOT_WEIGHTS = re.compile(
+    r".*(num_batches_tracked|criterion\..*|pixel_mean|pixel_std|_momentum"
+    r"|relative_position_index|attn_mask)$"
 )
-"""ResNets of torchvision and timm, alone or within a detector."""
-
-DETECTRON2: tuple[Rule, ...] = ((r"(?:bottom_up\.)?((?:stem|res[2-5])\..*)", r"backbone.\1"),)
-"""ResNets of detectron2, without the detector around them."""
-
-RULES: tuple[Rule, ...] = (*UPSTREAM, *TORCHVISION, *DETECTRON2)
-
-NOT_WEIGHTS = re.compile(r".*(num_batches_tracked|criterion\..*|pixel_mean|pixel_std)$")
 """Entries of a checkpoint that no model needs."""
 
-CLASSIFIER = re.compile(r"(?:backbone\.)?(?:fc|classifier|head|linear)\..*")
-"""The head of a classification network, which a detector has no use for."""
+CLASSIFIER = re.compile(
+    r"(?:backbone\.)?(?:stem\.)?(?:fc|classifier|head|linear)\..*|(?:fc1000|pred)_[wb]|conv1_b"
+)
+"""The head of a classification network, which a detector has no use for, and the bias that Caffe2
+puts before a norm, which is zero."""
 
 
 def targets(name: str, known: Container[str]) -> tuple[str, ...]:
@@ -91,4 +81,6 @@ def _candidates(name: str) -> Iterator[tuple[str, ...]]:
     for pattern, *replacements in RULES:
         match = re.fullmatch(pattern, name)
         if match:
-            yield tuple(match.expand(replacement) for replacement in replacements)
+            places = tuple(match.expand(replacement) for replacement in replacements)
+            yield places
+            yield tuple(place.removeprefix("backbone.") for place in places)  # a bare backbone

@@ -22,6 +22,7 @@ _WRAPPERS = (
     "module",
     "ema",
     "state_dict_ema",
+    "blobs",
 )
 """Keys that training scripts store the weights under."""
 
@@ -29,6 +30,14 @@ _WRAPPERS = (
 # What pickled arrays and scalars call; numpy has moved these functions from version to version.
 _RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
 _SCALAR: Any = np.float64(0).__reduce__()[0]
+_FROM_BUFFER: Any = np.zeros(0).__reduce_ex__(5)[0]
+
+
+def _as_bytes(text: str, encoding: str) -> bytes:
+    """What ``_codecs.encode`` does in old pickles, which is to write bytes as text."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for bytes in the encoding {encoding!r}")
+    return text.encode(encoding)
 
 
 class CheckpointError(ValueError):
@@ -40,6 +49,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     allowed = {
         ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): _as_bytes,
         ("numpy", "dtype"): np.dtype,
         ("numpy", "ndarray"): np.ndarray,
     }
@@ -47,6 +57,9 @@ class _PlainUnpickler(pickle.Unpickler):
         (f"numpy.{core}.multiarray", name): function
         for core in ("core", "_core")
         for name, function in (("_reconstruct", _RECONSTRUCT), ("scalar", _SCALAR))
+    }
+    allowed |= {
+        (f"numpy.{core}.numeric", "_frombuffer"): _FROM_BUFFER for core in ("core", "_core")
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -61,8 +74,10 @@ def _open(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    if path.suffix == ".pkl":
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # as torch.save writes, whatever the file's name
+        file.seek(0)
+        if path.suffix == ".pkl" and not is_zip:
             return _PlainUnpickler(file, encoding="latin1").load()
     scalar = [_SCALAR, np.dtype]
     number_types = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32)]
