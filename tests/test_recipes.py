@@ -15,12 +15,15 @@ from detrex.config import get_config
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "recipes.json").read_text())
 
-# Where the reference is mistaken: it starts ResNet-101 from the weights of ResNet-50, and writes
-# two recipes into one folder.
-REFERENCE["detr/detr_r101_300ep.py"]["train"]["init_checkpoint"] = (
-    "detectron2://ImageNetPretrained/torchvision/R-101.pkl"
-)
-REFERENCE["detr/detr_r101_dc5_300ep.py"]["train"]["output_dir"] = "./output/detr_r101_dc5_300ep"
+# Where the reference is mistaken: it starts ResNet-101 from the weights of ResNet-50 or leaves them
+# open, and writes two recipes into one folder.
+R101 = ("detr/detr_r101_300ep", "conditional_detr/conditional_detr_r101_50ep")
+for _recipe in (*R101, "dab_detr/dab_detr_r101_50ep"):
+    REFERENCE[f"{_recipe}.py"]["train"]["init_checkpoint"] = (
+        "detectron2://ImageNetPretrained/torchvision/R-101.pkl"
+    )
+for _recipe in ("detr/detr_r101_dc5_300ep", "dn_detr/dn_detr_r50_dc5_50ep"):
+    REFERENCE[f"{_recipe}.py"]["train"]["output_dir"] = f"./output/{_recipe.split('/')[1]}"
 
 
 @pytest.fixture(params=REFERENCE)

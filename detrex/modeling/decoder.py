@@ -96,3 +96,17 @@ class Decoder(nn.Module):
                 anchors = refined.detach()
                 base = refined if self.look_forward_twice else anchors
         return torch.stack(logits), torch.stack(boxes)
+
+
+class ConditionalDecoder(Decoder):
+    """A decoder whose cross-attention uses the learned position in the first layer alone, where
+    the content says nothing yet; later layers have no projection for it.
+
+    Source: "Conditional DETR", 2108.06152. Arguments as for :class:`Decoder`; ``layer`` is a
+    :func:`~detrex.modeling.transformer.conditional_decoder_layer`.
+    """
+
+    def __init__(self, layer: nn.Module, num_layers: int, *args, **kwargs):
+        super().__init__(layer, num_layers, *args, **kwargs)
+        for later in self.layers[1:]:
+            later.attentions[1].query_pos_proj = None

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex.layers import get_sine_pos_embed
+from detrex.layers import MLP, get_sine_pos_embed
+from detrex.utils import inverse_sigmoid
 
 from .memory import Memory
 from .predictions import Prediction
@@ -89,13 +90,17 @@ class Queries:
 
 
 class LearnedQueries(nn.Module):
-    """A learned position per query, for DETR and Deformable-DETR.
+    """A learned position per query, for DETR, Conditional-DETR and Deformable-DETR.
 
     Args:
         num_queries: queries ``Q``.
         embed_dim: channels ``C``.
         learned_content: learn the content as well, instead of zeros.
-        anchored: derive a 2-d anchor from the position (Deformable-DETR, 2010.04159).
+        anchored: derive a 2-d anchor from the position.
+        anchor_layers: linear layers that do so, one in Deformable-DETR (2010.04159), two in
+            Conditional-DETR (2108.06152).
+        num_groups: make ``num_groups * num_queries`` queries, for models that train groups of them
+            (:class:`~detrex.modeling.query_groups.GroupCopies`).
     """
 
     def __init__(
@@ -104,12 +109,18 @@ class LearnedQueries(nn.Module):
         embed_dim: int,
         learned_content: bool = False,
         anchored: bool = False,
+        anchor_layers: int = 1,
+        num_groups: int = 1,
     ):
         super().__init__()
+        num_queries = num_queries * num_groups
         self.pos = nn.Embedding(num_queries, embed_dim)
         self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
-        self.anchor_head = nn.Linear(embed_dim, 2) if anchored else None
-        if self.anchor_head is not None:
+        self.anchor_head: nn.Module | None = None
+        if anchored and anchor_layers > 1:
+            self.anchor_head = MLP(embed_dim, embed_dim, 2, anchor_layers)
+        elif anchored:
+            self.anchor_head = nn.Linear(embed_dim, 2)
             nn.init.zeros_(self.anchor_head.bias)
 
     def forward(self, memory: Memory) -> Queries:
@@ -121,27 +132,63 @@ class LearnedQueries(nn.Module):
         return Queries(content, anchors, pos)
 
 
+class AnchorTable(nn.Embedding):
+    """Logits of anchor boxes, cxcywh: normal, or with centers spread evenly over the image.
+
+    Args:
+        num_anchors: anchors.
+        uniform_centers: whether the centers are uniform in [0, 1], instead of their logits normal.
+    """
+
+    def __init__(self, num_anchors: int, uniform_centers: bool = False):
+        self.uniform_centers = uniform_centers
+        super().__init__(num_anchors, 4)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.uniform_centers:
+            with torch.no_grad():
+                self.weight[:, :2] = inverse_sigmoid(torch.rand_like(self.weight[:, :2]))
+
+
 class LearnedAnchors(nn.Module):
     """A learned anchor box per query, for DAB-DETR (2201.12329) and its relatives.
 
     Args:
         num_queries: queries ``Q``.
         embed_dim: channels ``C``.
-        learned_content: learn the content as well, instead of zeros.
+        learned_content: learn the content of each query as well, instead of zeros.
+        num_patterns: make ``num_patterns * num_queries`` queries, the same anchors with each of so
+            many learned contents in turn; then ``learned_content`` counts for nothing.
+        uniform_centers: start with centers spread evenly over the image.
     """
 
-    def __init__(self, num_queries: int, embed_dim: int, learned_content: bool = True):
+    def __init__(
+        self,
+        num_queries: int,
+        embed_dim: int,
+        learned_content: bool = True,
+        num_patterns: int = 0,
+        uniform_centers: bool = False,
+    ):
         super().__init__()
         self.embed_dim = embed_dim
-        self.anchors = nn.Embedding(num_queries, 4)
-        self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
+        self.anchors = AnchorTable(num_queries, uniform_centers)
+        self.patterns = nn.Embedding(num_patterns, embed_dim) if num_patterns else None
+        own_content = learned_content and not num_patterns
+        self.content = nn.Embedding(num_queries, embed_dim) if own_content else None
 
     def forward(self, memory: Memory) -> Queries:
-        anchors = self.anchors.weight.sigmoid().expand(len(memory.tokens), -1, -1)
-        content = anchors.new_zeros(*anchors.shape[:2], self.embed_dim)
-        if self.content is not None:
-            content = self.content.weight.expand_as(content)
-        return Queries(content, anchors)
+        anchors = self.anchors.weight.sigmoid()
+        if self.patterns is not None:
+            content = self.patterns.weight.repeat_interleave(len(anchors), 0)
+            anchors = anchors.repeat(self.patterns.num_embeddings, 1)
+        elif self.content is not None:
+            content = self.content.weight
+        else:
+            content = anchors.new_zeros(len(anchors), self.embed_dim)
+        batch = len(memory.tokens)
+        return Queries(content.expand(batch, -1, -1), anchors.expand(batch, -1, -1))
 
 
 def _pick(x: Tensor, index: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from detrex.layers import (
     FFN,
     BaseTransformerLayer,
+    ConditionalCrossAttention,
+    ConditionalSelfAttention,
     MultiheadAttention,
     MultiScaleDeformableAttention,
 )
@@ -51,6 +53,25 @@ def decoder_layer(
     """A decoder layer with full attention (DETR, 2005.12872)."""
     return BaseTransformerLayer(
         attn=MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
+        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
+        norm=nn.LayerNorm(embed_dim),
+        operation_order=DECODER_ORDER,
+    )
+
+
+def conditional_decoder_layer(
+    embed_dim: int = 256,
+    num_heads: int = 8,
+    feedforward_dim: int = 2048,
+    dropout: float = 0.1,
+    activation: nn.Module | None = None,
+) -> BaseTransformerLayer:
+    """A decoder layer that keeps content and position apart (Conditional DETR, 2108.06152)."""
+    return BaseTransformerLayer(
+        attn=[
+            ConditionalSelfAttention(embed_dim, num_heads, dropout, batch_first=True),
+            ConditionalCrossAttention(embed_dim, num_heads, dropout, batch_first=True),
+        ],
         ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
         norm=nn.LayerNorm(embed_dim),
         operation_order=DECODER_ORDER,

@@ -19,6 +19,17 @@ MODELS = {
     "detr_r101": "detr/detr_r101_300ep.py",
     "detr_r50_dc5": "detr/detr_r50_dc5_300ep.py",
     "detr_r101_dc5": "detr/detr_r101_dc5_300ep.py",
+    "conditional_detr_r50": "conditional_detr/conditional_detr_r50_50ep.py",
+    "conditional_detr_r101": "conditional_detr/conditional_detr_r101_50ep.py",
+    "conditional_detr_r50_dc5": "conditional_detr/conditional_detr_r50_dc5_50ep.py",
+    "dab_detr_r50": "dab_detr/dab_detr_r50_50ep.py",
+    "dab_detr_r101": "dab_detr/dab_detr_r101_50ep.py",
+    "dab_detr_r50_dc5": "dab_detr/dab_detr_r50_dc5_50ep.py",
+    "dab_detr_r50_3patterns": "dab_detr/dab_detr_r50_3patterns_50ep.py",
+    "dab_detr_r50_dc5_3patterns": "dab_detr/dab_detr_r50_dc5_3patterns_50ep.py",
+    "dn_detr_r50": "dn_detr/dn_detr_r50_50ep.py",
+    "dn_detr_r50_dc5": "dn_detr/dn_detr_r50_dc5_50ep.py",
+    "group_detr_r50": "group_detr/group_detr_r50_50ep.py",
     "deformable_detr_r50": "deformable_detr/deformable_detr_r50_50ep.py",
     "deformable_detr_r50_with_box_refinement": (
         "deformable_detr/deformable_detr_r50_with_box_refinement_50ep.py"
@@ -29,7 +40,7 @@ MODELS = {
         "dab_deformable_detr/dab_deformable_detr_r50_two_stage_50ep.py"
     ),
 }
-WITH_LOSSES = [name for name in MODELS if name != "detr_r101_dc5"]
+WITH_LOSSES = [name for name in MODELS if "losses" in reference_models.facts(name)]
 
 
 def build(name: str) -> nn.Module:
