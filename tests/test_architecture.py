@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 # business.
 MAY_IMPORT = {
     "utils": set(),
+    "optim": set(),
     "layers": {"utils"},
     "modeling": {"utils", "layers"},
     "export": {"utils", "layers", "modeling"},

@@ -10,15 +10,11 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from ..common.data.coco_detr import dataloader
-from ..common.optim import AdamW as optimizer
+from ..common.detr_adamw import optimizer
 from ..common.train import train
 from .models.detr_r50 import model
 
 dataloader.train.total_batch_size = 64
-
-optimizer.lr = 1e-4
-optimizer.weight_decay = 1e-4
-optimizer.params.lr_factor_func = lambda name: 0.1 if "backbone" in name else 1
 
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[369600, 554400]),

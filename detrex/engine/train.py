@@ -15,16 +15,18 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
-from detrex.checkpoint import load_weights
 from detrex.data import check_dataloaders
+from detrex.engine.build import build_ema, build_filled_model, build_model, build_resumed_model
 from detrex.engine.checks import (
     check_checkpoint_exists,
+    check_images,
     check_optimizer,
     check_output_dir,
+    last_checkpoint,
     local_checkpoint,
 )
 from detrex.engine.config import find_config_file, load_config
-from detrex.engine.ema import EmaHook, ModelEma
+from detrex.engine.ema import EmaHook
 from detrex.engine.errors import explained
 from detrex.engine.evaluation import Evaluation, Results
 from detrex.engine.hooks import StopOnSignal
@@ -79,17 +81,15 @@ def evaluate_only(cfg: DictConfig) -> Results:
         SetupError: there is neither, or it does not fit the model.
     """
     with explained():
-        model = build_model(cfg)
-        ema = build_ema(cfg, model)
-        checkpointer = DetectionCheckpointer(model, cfg.train.output_dir)
-        path = local_checkpoint(cfg.train.init_checkpoint)
-        if not path and not checkpointer.has_checkpoint():
+        path = local_checkpoint(cfg.train.init_checkpoint) or last_checkpoint(cfg.train.output_dir)
+        if not path:
             raise FileNotFoundError(
                 f"nothing to evaluate: train.output_dir={cfg.train.output_dir} has no checkpoint; "
                 "name one with train.init_checkpoint=..."
             )
-        path = path or checkpointer.get_checkpoint_file()
-        _load_initial(model, path)
+        model = build_filled_model(cfg, path)
+        check_images(model, cfg.dataloader)
+        ema = build_ema(cfg, model)
         if ema is not None:
             # Averaged weights are only in checkpoints of our own; others are their own average.
             ema.restart()
@@ -117,8 +117,8 @@ def do_train(cfg: DictConfig, resume: bool = False) -> Results:
         TrainingStopped: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     with explained():
-        run = TrainingRun(cfg)
-        start_iter = run.start(resume)
+        run = TrainingRun(cfg, resume)
+        start_iter = run.start()
     try:
         run.trainer.train(start_iter, cfg.train.max_iter)
     except KeyboardInterrupt as e:
@@ -137,12 +137,20 @@ class TrainingRun:
 
     Args:
         cfg: a complete config (`load_config`).
+        resume: continue from the last checkpoint of `train.output_dir`, if it has one.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, resume: bool = False) -> None:
         self.cfg = cfg
         self.results: Results = {}
-        self.model = build_model(cfg)
+        self.resumed_from = last_checkpoint(cfg.train.output_dir) if resume else ""
+        if resume and not self.resumed_from:
+            logger.warning(
+                "--resume: %s has no checkpoint yet, so the training starts from the beginning",
+                cfg.train.output_dir,
+            )
+        self.model = self._build_model()
+        check_images(self.model, cfg.dataloader)
         self.ema = build_ema(cfg, self.model)
         self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)
         self.evaluation = Evaluation(cfg)
@@ -153,28 +161,24 @@ class TrainingRun:
         self.checkpointer = DetectionCheckpointer(self.model, cfg.train.output_dir, **extras)
         self.trainer.register_hooks(self._build_hooks())
 
-    def start(self, resume: bool) -> int:
-        """Load what there is to load and open the data; returns the first iteration."""
+    def start(self) -> int:
+        """Load the state to resume from and open the data; returns the first iteration."""
         start_iter = 0
-        if resume and self.checkpointer.has_checkpoint():
+        if self.resumed_from:
             self.checkpointer.resume_or_load("", resume=True)
             start_iter = self.trainer.iter + 1
-        else:
-            if resume:
-                logger.warning(
-                    "--resume: %s has no checkpoint yet, so the training starts from the beginning",
-                    self.cfg.train.output_dir,
-                )
-            if self.cfg.train.init_checkpoint:
-                _load_initial(self.model, local_checkpoint(self.cfg.train.init_checkpoint))
-            if self.ema is not None:
-                self.ema.restart()
         self.trainer.reset_data_loader(lambda: self.stream.loader(start_iter))
         return start_iter
 
     def evaluate(self) -> Results:
         self.results = self.evaluation.run(self.model, self.ema)
         return self.results
+
+    def _build_model(self) -> nn.Module:
+        initial = local_checkpoint(self.cfg.train.init_checkpoint)
+        if self.resumed_from:
+            return build_resumed_model(self.cfg, self.resumed_from)
+        return build_filled_model(self.cfg, initial) if initial else build_model(self.cfg)
 
     def _build_trainer(self) -> Trainer:
         train = self.cfg.train
@@ -225,29 +229,3 @@ class TrainingRun:
         if train.wandb.enabled:
             writers.append(WandbWriter(self.cfg))
         return writers
-
-
-def build_model(cfg: DictConfig) -> nn.Module:
-    """The model of a config, on its device."""
-    model = instantiate(cfg.model).to(cfg.train.device)
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    logger.info(
-        "%s on %s: %.1f million parameters, %.1f million of them trained",
-        type(model).__name__,
-        cfg.train.device,
-        sum(n for n, _ in sizes) / 1e6,
-        sum(n for n, trained in sizes if trained) / 1e6,
-    )
-    return model
-
-
-def build_ema(cfg: DictConfig, model: nn.Module) -> ModelEma | None:
-    """Averaged weights, if the config asks for them."""
-    ema = cfg.train.model_ema
-    return ModelEma(model, ema.decay, ema.device) if ema.enabled else None
-
-
-def _load_initial(model: nn.Module, path: str) -> None:
-    report = load_weights(model, path)
-    report.check(path)
-    logger.info("%s: %s", path, report)

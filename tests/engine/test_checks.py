@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.engine.checks import check_checkpoint_exists, check_optimizer, check_output_dir
+from detrex.engine.checks import (
+    check_checkpoint_exists,
+    check_images,
+    check_optimizer,
+    check_output_dir,
+)
 
 
 @pytest.mark.parametrize("trace", ["last_checkpoint", "metrics.json"])
@@ -58,3 +66,45 @@ def test_a_parameter_in_two_groups_is_named():
     optimizer.param_groups[1]["params"].append(model.weight)
     with pytest.raises(ValueError, match=r"^1 parameters are in the optimizer several times: wei"):
         check_optimizer(model, optimizer)
+
+
+MEAN, STD = (127.5, 127.5, 127.5), (58.395, 57.12, 57.375)
+
+
+def warnings_for(
+    caplog, mean=MEAN, order="RGB", formats=("RGB", "RGB"), backbone=True
+) -> list[str]:
+    """What is said about a model whose backbone expects MEAN, STD and RGB."""
+    model = nn.Module()
+    model.pixel_mean = torch.tensor(mean).view(-1, 1, 1)
+    model.pixel_std = torch.tensor(STD).view(-1, 1, 1)
+    expects = {"pixel_mean": MEAN, "pixel_std": STD, "pixel_order": "RGB"} if backbone else {}
+    model.backbone = SimpleNamespace(**expects)
+    mappers = [{"mapper": {"img_format": name}} for name in formats]
+    check_images(model, OmegaConf.create(dict(zip(("train", "test"), mappers, strict=True))))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_images_as_the_backbone_expects_them(caplog):
+    assert warnings_for(caplog) == []
+    assert warnings_for(caplog, mean=(127.55, 127.45, 127.5)) == []  # rounded
+
+
+@pytest.mark.parametrize("mean", [(123.675, 116.28, 103.53), (127.5,)])
+def test_pixel_values_that_the_backbone_does_not_expect(caplog, mean):
+    (warning,) = warnings_for(caplog, mean=mean)
+    values = [round(value, 3) for value in mean]
+    assert f"model.pixel_mean is {values}, but" in warning
+    assert "expect [127.5, 127.5, 127.5]: model.pixel_mean=null takes that" in warning
+
+
+def test_an_order_of_channels_that_the_backbone_does_not_expect(caplog):
+    (warning,) = warnings_for(caplog, formats=("RGB", "BGR"))
+    assert "dataloader.test.mapper.img_format is BGR, but" in warning
+    assert "set dataloader.test.mapper.img_format=RGB" in warning
+
+
+def test_a_backbone_that_does_not_say_what_it_expects(caplog):
+    assert warnings_for(caplog, mean=(0.0, 0.0, 0.0), backbone=False) == []
+    check_images(nn.Linear(1, 1), OmegaConf.create({"train": {}, "test": {}}))
+    assert not caplog.records

@@ -1,0 +1,89 @@
+"""The model of a config, and the weights that it starts with."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.checkpoint import CheckpointError, LoadReport, load_weights
+from detrex.engine.ema import ModelEma
+from detrex.utils.pretrained import skip_pretrained
+
+__all__ = ["build_ema", "build_filled_model", "build_model", "build_resumed_model"]
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model of a config, on its device, with the weights that the model itself names."""
+    model = instantiate(cfg.model).to(cfg.train.device)
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    logger.info(
+        "%s on %s: %.1f million parameters, %.1f million of them trained",
+        type(model).__name__,
+        cfg.train.device,
+        sum(n for n, _ in sizes) / 1e6,
+        sum(n for n, trained in sizes if trained) / 1e6,
+    )
+    return model
+
+
+def build_filled_model(cfg: DictConfig, path: str) -> nn.Module:
+    """The model of a config with the weights in a file.
+
+    The backbone's pretrained weights are only fetched if the file turns out to have none for it.
+
+    Raises:
+        FileNotFoundError, CheckpointError: the file can't be read or doesn't fit the model.
+    """
+    model, report = _fill(cfg, path)
+    if _backbone_is_empty(report):
+        logger.warning(
+            "%s has no weights for the backbone, which starts from those that model.backbone "
+            "names; without any there it starts from random ones",
+            path,
+        )
+        model = build_model(cfg)
+        report = load_weights(model, path)
+    report.check(path)
+    logger.info("%s: %s", path, report)
+    return model
+
+
+def build_resumed_model(cfg: DictConfig, path: str) -> nn.Module:
+    """The model of a config with the weights of a checkpoint of its own training.
+
+    Raises:
+        CheckpointError: the checkpoint is of another model.
+    """
+    model, report = _fill(cfg, path)
+    lacking = [*report.missing, *report.mismatched]
+    if lacking:
+        raise CheckpointError(
+            f"--resume: {path} is of another model: it doesn't fit {len(lacking)} weights of this "
+            f"one ({', '.join(lacking[:3])}). Resume with the config of that training, or start a "
+            "new one with another train.output_dir."
+        )
+    return model
+
+
+def build_ema(cfg: DictConfig, model: nn.Module) -> ModelEma | None:
+    """Averaged weights, if the config asks for them."""
+    ema = cfg.train.model_ema
+    return ModelEma(model, ema.decay, ema.device) if ema.enabled else None
+
+
+def _fill(cfg: DictConfig, path: str) -> tuple[nn.Module, LoadReport]:
+    # What the file fills can only be told apart for a backbone that is called so.
+    with skip_pretrained() if "backbone" in cfg.model else nullcontext():
+        model = build_model(cfg)
+    return model, load_weights(model, path)
+
+
+def _backbone_is_empty(report: LoadReport) -> bool:
+    loaded, total = report.coverage().get("backbone", (0, 0))
+    return loaded == 0 < total
