@@ -43,8 +43,8 @@ def state_dict(name: str) -> dict[str, Tensor]:
     return state
 
 
-def batch() -> list[dict[str, Any]]:
-    """Two images of 192 x 256 with three boxes and one."""
+def batch(scale: int = 1) -> list[dict[str, Any]]:
+    """Two images of 192 x 256 with three boxes and one, or of ``scale`` times these sizes."""
     noise = np.random.RandomState(7)
     corners = [
         [(20.5, 30.25, 120, 150.75), (140, 16, 250.5, 100), (60, 90, 200, 185.5)],
@@ -53,15 +53,16 @@ def batch() -> list[dict[str, Any]]:
     classes = [[3, 17, 56], [41]]
     inputs = []
     for boxes, labels in zip(corners, classes, strict=True):
-        image = noise.randint(0, 256, (3, 192, 256)).astype(np.float32)
-        instances = Instances((192, 256))
-        instances.gt_boxes = Boxes(torch.tensor(boxes))
+        height, width = 192 * scale, 256 * scale
+        image = noise.randint(0, 256, (3, height, width)).astype(np.float32)
+        instances = Instances((height, width))
+        instances.gt_boxes = Boxes(torch.tensor(boxes) * scale)
         instances.gt_classes = torch.tensor(labels)
         inputs.append(
             {
                 "image": torch.from_numpy(image),
-                "height": 192,
-                "width": 256,
+                "height": height,
+                "width": width,
                 "instances": instances,
             }
         )

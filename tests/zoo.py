@@ -16,8 +16,8 @@ from detrex.config import get_config
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(
     str(path.relative_to(CONFIGS))
-    for path in CONFIGS.glob("*/*.py")
-    if path.parent.name != "common"
+    for path in CONFIGS.rglob("*.py")
+    if path.parent.name != "models" and path.relative_to(CONFIGS).parts[0] != "common"
 )
 
 
@@ -27,6 +27,13 @@ def shrink(model: DictConfig) -> DictConfig:
     for part in (model.transformer.encoder, model.transformer.decoder):
         part.num_layers = min(2, part.num_layers)
         part.layer.update(feedforward_dim=32, dropout=0.0)
+    queries, groups = model.transformer.queries, model.transformer.groups
+    if "one_to_many" in groups:
+        queries.num_queries = 3 * model.num_queries
+    if "copies" in groups:
+        groups.copies.num_groups = 2
+    if "denoising" in groups and "num_pairs" in groups.denoising:
+        groups.denoising.num_pairs = 4
     if "stages" in model.backbone and "res5_dilation" not in model.backbone.stages:
         model.backbone.stages.depth = 18
     if "pretrained" in model.backbone:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers import MLP, get_sine_pos_embed
@@ -161,6 +162,7 @@ class LearnedAnchors(nn.Module):
         num_patterns: make ``num_patterns * num_queries`` queries, the same anchors with each of so
             many learned contents in turn; then ``learned_content`` counts for nothing.
         uniform_centers: start with centers spread evenly over the image.
+        indicator: the last channel of ``learned_content`` is 0, for denoising queries to differ in.
     """
 
     def __init__(
@@ -170,13 +172,14 @@ class LearnedAnchors(nn.Module):
         learned_content: bool = True,
         num_patterns: int = 0,
         uniform_centers: bool = False,
+        indicator: bool = False,
     ):
         super().__init__()
         self.embed_dim = embed_dim
         self.anchors = AnchorTable(num_queries, uniform_centers)
         self.patterns = nn.Embedding(num_patterns, embed_dim) if num_patterns else None
         own_content = learned_content and not num_patterns
-        self.content = nn.Embedding(num_queries, embed_dim) if own_content else None
+        self.content = nn.Embedding(num_queries, embed_dim - indicator) if own_content else None
 
     def forward(self, memory: Memory) -> Queries:
         anchors = self.anchors.weight.sigmoid()
@@ -185,6 +188,7 @@ class LearnedAnchors(nn.Module):
             anchors = anchors.repeat(self.patterns.num_embeddings, 1)
         elif self.content is not None:
             content = self.content.weight
+            content = F.pad(content, (0, self.embed_dim - content.shape[-1]))
         else:
             content = anchors.new_zeros(len(anchors), self.embed_dim)
         batch = len(memory.tokens)
@@ -268,13 +272,19 @@ class BoxEncodedProposals(EncoderProposals):
     """Two-stage Deformable-DETR (2010.04159): position and content are functions of the box.
 
     Proposals tell objects from background only: their score is class 0, all tokens are trained, and
-    every object counts as class 0.
+    every object counts as class 0. With ``learned_content`` only the position follows from the box
+    (H-DETR, 2207.13080).
     """
 
     def __init__(
-        self, num_queries: int, embed_dim: int, class_embed: nn.Module, bbox_embed: nn.Module
+        self,
+        num_queries: int,
+        embed_dim: int,
+        class_embed: nn.Module,
+        bbox_embed: nn.Module,
+        learned_content: bool = False,
     ):
-        super().__init__(num_queries, embed_dim, class_embed, bbox_embed)
+        super().__init__(num_queries, embed_dim, class_embed, bbox_embed, learned_content)
         self.box_encoding = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.box_norm = nn.LayerNorm(2 * embed_dim)
         self.embed_dim = embed_dim
@@ -284,5 +294,7 @@ class BoxEncodedProposals(EncoderProposals):
         anchors = _pick(boxes.detach(), self.best(logits[..., 0])).sigmoid()
         sine = get_sine_pos_embed(anchors, self.embed_dim // 2, exchange_xy=False)
         pos, content = self.box_norm(self.box_encoding(sine)).chunk(2, -1)
+        if self.content is not None:
+            content = self.content.weight[: pos.shape[1]].expand_as(pos)
         prediction = Prediction(logits, boxes.sigmoid(), suffix="_enc", class_agnostic=True)
         return Queries(content, anchors, pos, predictions=[prediction])

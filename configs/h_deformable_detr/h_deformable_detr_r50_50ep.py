@@ -1,0 +1,20 @@
+"""H-Deformable-DETR without proposals, ResNet-50, 50 epochs of COCO.
+
+No AP has been published for it.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/h_deformable_detr/h_deformable_detr_r50_50ep.py
+"""
+
+from ..common.coco_schedule import lr_multiplier_50ep as lr_multiplier
+from ..common.data.coco_detr import dataloader
+from ..common.detr_adamw import optimizer
+from ..common.train import train
+from .models.h_deformable_detr_r50 import model
+
+dataloader.train.total_batch_size = 16
+
+train.init_checkpoint = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
+train.output_dir = "./output/h_deformable_detr_r50_50ep"
+train.max_iter = 375000
+train.clip_grad.enabled = True
