@@ -1,6 +1,7 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
 from .feature_pyramid import SimpleFeaturePyramid
+from .folding import fold_frozen_norms
 from .resnet import (
     BasicBlock,
     BasicStem,
@@ -21,5 +22,6 @@ __all__ = [
     "SimpleFeaturePyramid",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "fold_frozen_norms",
     "make_stage",
 ]

@@ -140,7 +140,7 @@ class BottleneckBlock(CNNBlockBase):
         return F.relu_(self.conv3(out) + shortcut)
 
 
-class _DeformConv(torchvision.ops.DeformConv2d):
+class DeformConv(torchvision.ops.DeformConv2d):
     """A deformable convolution with its norm inside: keys ``weight`` and ``norm.*``."""
 
     def __init__(self, channels: int, norm: Norm, *, stride: int, dilation: int, groups: int):
@@ -211,7 +211,7 @@ class DeformBottleneckBlock(BottleneckBlock):
             nn.init.zeros_(parameter)
 
     def _spatial_conv(self, channels: int, norm: Norm, **geometry: int) -> nn.Module:
-        return _DeformConv(channels, norm, **geometry)
+        return DeformConv(channels, norm, **geometry)
 
     def _mix_space(self, x: Tensor) -> Tensor:
         offset = self.conv2_offset(x)  # B, 18G or 27G, H, W: two coordinates per tap first
