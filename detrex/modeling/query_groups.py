@@ -224,6 +224,8 @@ class GroupCopies(nn.Module):
 
     def __init__(self, num_queries: int, num_groups: int = 11):
         super().__init__()
+        if num_groups < 1:
+            raise ValueError(f"GroupCopies needs at least one group, not num_groups={num_groups}.")
         self.num_queries = num_queries
         self.num_groups = num_groups
 
