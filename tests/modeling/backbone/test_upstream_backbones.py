@@ -113,7 +113,7 @@ def test_shifted_windows_end_at_the_edge(block_class):
     pad_before_shifting(model)
     x = torch.randn(1, 11, 13, 8, dtype=torch.float64)
     changed = x.clone()
-    changed[:, 0, 0] += 1
+    changed[:, 0, 0, 0] += 1
     with torch.no_grad():
         difference = (model(changed) - model(x)).abs().amax(-1)[0]
     assert difference[0, 0] > 0
