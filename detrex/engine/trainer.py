@@ -176,8 +176,8 @@ def _sum(losses: Losses) -> Tensor:
 def _batch_weights(batches: Sequence[Batch], device: torch.device) -> list[float]:
     """Each batch's share of the objects of all batches and processes.
 
-    Criteria divide by the mean number of objects per process, at least 1; the share undoes
-    that for one batch and does it for all of them together.
+    Criteria divide by the number of objects of all processes, at least 1; the share undoes that for
+    one batch and does it for all of them together.
     """
     if len(batches) == 1:
         return [1.0]
@@ -188,7 +188,6 @@ def _batch_weights(batches: Sequence[Batch], device: torch.device) -> list[float
     )
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)
-        counts /= dist.get_world_size()
     weights = counts.clamp(min=1) / counts.sum().clamp(min=1)
     return [float(w) for w in weights]
 

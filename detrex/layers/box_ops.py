@@ -37,13 +37,15 @@ def box_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 def _intersection_and_hull(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     """Areas of the intersection and of the smallest enclosing box, broadcast: ``(...)``."""
-    low1, high1 = boxes1.split(2, -1)
-    low2, high2 = boxes2.split(2, -1)
-    area = lambda low, high: (high - low).clamp(min=0).prod(-1)  # noqa: E731
-    return (
-        area(torch.maximum(low1, low2), torch.minimum(high1, high2)),
-        area(torch.minimum(low1, low2), torch.maximum(high1, high2)),
-    )
+    # Coordinate by coordinate: an innermost axis of two makes elementwise kernels ten times slower.
+    left1, top1, right1, bottom1 = boxes1.unbind(-1)
+    left2, top2, right2, bottom2 = boxes2.unbind(-1)
+    high, low = torch.maximum, torch.minimum
+    width = (low(right1, right2) - high(left1, left2)).clamp(min=0)
+    height = (low(bottom1, bottom2) - high(top1, top2)).clamp(min=0)
+    hull_width = (high(right1, right2) - low(left1, left2)).clamp(min=0)
+    hull_height = (high(bottom1, bottom2) - low(top1, top2)).clamp(min=0)
+    return width * height, hull_width * hull_height
 
 
 def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = EPS) -> Tensor:

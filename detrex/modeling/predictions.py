@@ -62,6 +62,19 @@ class Matcher(Protocol):
         """The matches of each prediction; ``targets`` are those of the batch."""
 
 
+def all_own_targets(predictions: Sequence[Prediction], targets: Targets) -> list[Targets]:
+    """What each prediction is compared with; one object wherever it is the same.
+
+    What is made of targets can then be made once for all layers, by their ``id``.
+    """
+    known: dict[tuple[int, bool], Targets] = {}
+    keys = [(id(p.targets), p.class_agnostic) for p in predictions]
+    for key, prediction in zip(keys, predictions, strict=True):
+        if key not in known:
+            known[key] = prediction.own_targets(targets)
+    return [known[key] for key in keys]
+
+
 def predictions_from_outputs(outputs: Mapping[str, Any]) -> list[Prediction]:
     """The dictionaries of DETR code as a list: last layer, auxiliary layers, encoder.
 

@@ -23,3 +23,13 @@ def at_least_float32(x: Tensor) -> Tensor:
     pixel) and sums over all queries.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x))``, to one rounding of numbers near 1.
+
+    On CPUs several times as fast as torch's, whose ``log1p`` goes number by number.
+    """
+    size = x.abs()
+    # Halving the sum, rather than taking the positive part, gives 0 its gradient of 1/2.
+    return (x + size) / 2 - size.sigmoid().log()

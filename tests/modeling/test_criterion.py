@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_convert
 
 from detrex.modeling.criterion import SetCriterion
@@ -230,8 +231,62 @@ def test_boxes_are_counted_over_all_processes(monkeypatch):
     for name in NAMES:
         assert_close(shared[name], alone[name] * 4 / (10 / 4))
     monkeypatch.setattr(dist, "all_reduce", lambda count: None)
-    assert focal().num_boxes(no_targets(), torch.device("cpu")) == 1
-    assert focal().num_boxes(targets[1:], torch.device("cpu")) == 1  # 1 box / 4, at least 1
+    assert focal().num_boxes(no_targets(), torch.device("cpu")) == 1 / 4  # at least 1 in all
+    assert focal().num_boxes(targets[1:], torch.device("cpu")) == 1 / 4
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_the_focal_loss_is_that_of_one_hot_targets(gamma):
+    """In double precision, with sure logits and with logits of exactly 0, and its gradient."""
+    _, boxes, targets = reference_batch("f")
+    logits = torch.randn(2, 9, 5, dtype=torch.float64) * 12
+    logits[:, ::3] = 0
+    logits.requires_grad_()
+    criterion = focal(alpha=0.3, gamma=gamma, losses=["class"])
+    prediction = Prediction(logits, boxes.double())
+    one_hot = torch.zeros_like(logits)
+    for i, (query, target) in enumerate(criterion.matcher.match([prediction], targets)[0]):
+        one_hot[i, query, targets[i]["labels"][target]] = 1
+    expected = sigmoid_focal_loss(logits, one_hot, alpha=0.3, gamma=gamma, reduction="sum") / 4
+    found = criterion([prediction], targets)["loss_class"]
+    assert_close(found, expected)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
+    assert_close(*grads)
+
+
+class Synchronizing(TorchDispatchMode):
+    """Counts what would make a GPU and its host wait for each other."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "_to_cpu", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.WAITS:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", CRITERIA)
+def test_nothing_waits_for_the_device_but_the_one_copy_of_costs(kind, monkeypatch):
+    logits, boxes, targets = reference_batch(kind)
+    layers = [Prediction(logits, boxes, f"_{i}") for i in range(3)]
+    layers.append(Prediction(logits, boxes, "_enc", class_agnostic=True))
+    copies = []
+    to_host = Tensor.cpu
+    monkeypatch.setattr(Tensor, "cpu", lambda self: copies.append(1) or to_host(self))
+    criterion = CRITERIA[kind]()
+    with Synchronizing() as watch:
+        loss = sum(criterion.weighted(criterion(layers, targets)).values())
+        loss.backward()
+    assert len(copies) == 1
+    assert watch.found == []
+    with Synchronizing() as watch:  # it does see them
+        loss.item()
+    assert watch.found == ["_local_scalar_dense"]
 
 
 def test_losses_can_be_chosen_and_added():

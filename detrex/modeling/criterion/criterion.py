@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.predictions import (
     Indices,
     Matcher,
     Prediction,
     Targets,
+    all_own_targets,
     predictions_from_outputs,
 )
-from detrex.utils import at_least_float32
+from detrex.utils import at_least_float32, softplus
 
 LossTerm = Callable[[Prediction, "MatchedPairs", Tensor], dict[str, Tensor]]
 
@@ -47,16 +47,41 @@ class MatchedPairs:
     boxes: Tensor
 
 
-def matched_pairs(indices: Indices, targets: Targets, device: torch.device) -> MatchedPairs:
-    """Collects matches (on any device) and their targets on ``device``."""
+def matched_pairs(
+    matches: Sequence[Indices], targets: Sequence[Targets], device: torch.device
+) -> list[MatchedPairs]:
+    """Collects matches (on the CPU) and their targets on ``device``, with one copy to it.
+
+    Args:
+        matches: of each prediction.
+        targets: of each prediction; made ready once where several have the same object.
+    """
+    rows = [_rows(indices, own) for indices, own in zip(matches, targets, strict=True)]
+    on_device = torch.cat(rows, 1).to(device, non_blocking=True)
+    labels = {id(own): torch.cat([t["labels"] for t in own]) for own in targets}
+    boxes = {id(own): torch.cat([t["boxes"] for t in own]) for own in targets}
+    pairs = []
+    for part, own in zip(on_device.split([r.shape[1] for r in rows], 1), targets, strict=True):
+        image, query, target = part
+        pairs.append(MatchedPairs(image, query, labels[id(own)][target], boxes[id(own)][target]))
+    return pairs
+
+
+def _rows(indices: Indices, targets: Targets) -> Tensor:
+    """``(3, n)``: image, query and position of the target among those of all images."""
     rows, offset = [], 0
     for image, ((query, target), own) in enumerate(zip(indices, targets, strict=True)):
         rows.append(torch.stack((torch.full_like(query, image), query, target + offset)))
         offset += len(own["labels"])
-    image, query, target = torch.cat(rows, 1).to(device, non_blocking=True)
-    labels = torch.cat([t["labels"] for t in targets])
-    boxes = torch.cat([t["boxes"] for t in targets])
-    return MatchedPairs(image, query, labels[target], boxes[target])
+    return torch.cat(rows, 1)
+
+
+def mean_over_processes(total: Tensor) -> Tensor:
+    """A scalar that every process has a share of, divided by the number of processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return total
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 class SetCriterion(nn.Module):
@@ -121,11 +146,13 @@ class SetCriterion(nn.Module):
                 device of the predictions. They aren't written to; ``T = 0`` is fine.
         """
         predictions = predictions_from_outputs(outputs) if isinstance(outputs, Mapping) else outputs
+        device = predictions[0].boxes.device
         matches = self.matcher.match(predictions, targets)
-        num_boxes = self.num_boxes(targets, predictions[0].boxes.device)
+        pairs = matched_pairs(matches, all_own_targets(predictions, targets), device)
+        num_boxes = self.num_boxes(targets, device)
         losses: dict[str, Tensor] = {}
-        for prediction, indices in zip(predictions, matches, strict=True):
-            terms = self.prediction_losses(prediction, indices, targets, num_boxes)
+        for prediction, own in zip(predictions, pairs, strict=True):
+            terms = self.prediction_losses(prediction, own, num_boxes)
             losses |= {name + prediction.suffix: value for name, value in terms.items()}
         return losses
 
@@ -142,11 +169,16 @@ class SetCriterion(nn.Module):
 
     @staticmethod
     def num_boxes(targets: Targets, device: torch.device) -> Tensor:
-        """Targets per process, averaged over all processes, at least 1: a scalar."""
-        count = torch.tensor(float(sum(len(t["labels"]) for t in targets)), device=device)
+        """Targets of all processes, at least 1, divided by the number of processes: a scalar.
+
+        Distributed training averages gradients over processes, so those of these losses are then
+        the gradients of one process that has all images.
+        """
+        # Filled in place: copying a number to a GPU would wait for it.
+        count = torch.full((), float(sum(len(t["labels"]) for t in targets)), device=device)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(count)
-            count = count / dist.get_world_size()
+            return count.clamp(min=1) / dist.get_world_size()
         return count.clamp(min=1)
 
     def terms(self) -> dict[str, LossTerm]:
@@ -154,11 +186,9 @@ class SetCriterion(nn.Module):
         return {"class": self.loss_class, "boxes": self.loss_boxes}
 
     def prediction_losses(
-        self, prediction: Prediction, indices: Indices, targets: Targets, num_boxes: Tensor
+        self, prediction: Prediction, pairs: MatchedPairs, num_boxes: Tensor
     ) -> dict[str, Tensor]:
         """All losses of one prediction, named without its suffix."""
-        own = prediction.own_targets(targets)
-        pairs = matched_pairs(indices, own, prediction.boxes.device)
         num_boxes = num_boxes * prediction.num_boxes_scale
         terms = self.terms()
         losses: dict[str, Tensor] = {}
@@ -172,19 +202,27 @@ class SetCriterion(nn.Module):
         """Classification of all queries; those without a target answer for "no object"."""
         logits = at_least_float32(prediction.logits)
         if self.loss_class_type == "ce_loss":
-            target = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.long)
-            target[pairs.image, pairs.query] = pairs.labels
-            weight = self.empty_weight.to(logits.dtype)
-            loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight, reduction="sum")
-            # The sum of weights may be 0: no queries, or no targets with eos_coef=0.
-            total = weight[target].sum().clamp(min=torch.finfo(weight.dtype).tiny)
-            return {"loss_class": loss / total}
-        one_hot = torch.zeros_like(logits)
-        one_hot[pairs.image, pairs.query, pairs.labels] = 1
-        loss = sigmoid_focal_loss(
-            logits, one_hot, alpha=self.alpha, gamma=self.gamma, reduction="sum"
-        )
+            return {"loss_class": self._cross_entropy(logits, pairs)}
+        # Nearly every query is to refuse every class: the few others are put right after.
+        matched = logits[pairs.image, pairs.query, pairs.labels]
+        yes, no = self.alpha, 1 - self.alpha
+        loss = no * self._refusing(logits).sum()
+        loss = loss + (yes * self._refusing(-matched) - no * self._refusing(matched)).sum()
         return {"loss_class": loss / num_boxes}
+
+    def _refusing(self, logits: Tensor) -> Tensor:
+        """Focal loss (1708.02002) of logits that are to say no, before the balance."""
+        return logits.sigmoid() ** self.gamma * softplus(logits)
+
+    def _cross_entropy(self, logits: Tensor, pairs: MatchedPairs) -> Tensor:
+        """The mean over all queries of all processes, weighted with ``empty_weight``."""
+        target = logits.new_full(logits.shape[:2], self.num_classes, dtype=torch.long)
+        target[pairs.image, pairs.query] = pairs.labels
+        weight = self.empty_weight.to(logits.dtype)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight, reduction="sum")
+        # The sum of weights may be 0: no queries, or no targets with eos_coef=0.
+        total = mean_over_processes(weight[target].sum())
+        return loss / total.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def loss_boxes(
         self, prediction: Prediction, pairs: MatchedPairs, num_boxes: Tensor

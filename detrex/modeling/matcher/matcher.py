@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from detrex.layers.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
-from detrex.modeling.predictions import Indices, Prediction, Targets
+from detrex.modeling.predictions import Indices, Prediction, Targets, all_own_targets
+from detrex.utils import softplus
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,9 @@ class HungarianMatcher(nn.Module):
     def _assign(self, predictions: list[Prediction], targets: Targets) -> list[Indices]:
         if not predictions:
             return []
-        own = [p.own_targets(targets) for p in predictions]
-        costs = [self.costs(p, t) for p, t in zip(predictions, own, strict=True)]
+        own = all_own_targets(predictions, targets)
+        padded = {id(t): _padded(t) for t in own}
+        costs = [self._costs(p, *padded[id(t)]) for p, t in zip(predictions, own, strict=True)]
         flat = torch.cat([c.flatten() for c in costs]).cpu()  # the one copy from the device
         parts = flat.split([c.numel() for c in costs])
         matches, trouble = [], {}
@@ -110,14 +111,15 @@ class HungarianMatcher(nn.Module):
             ``(B, Q, T)`` in float32 at least, under autocast too (it narrows none of the operations
             here); columns beyond an image's targets mean nothing.
         """
+        return self._costs(prediction, *_padded(targets))
+
+    def _costs(self, prediction: Prediction, labels: Tensor, target_boxes: Tensor) -> Tensor:
+        """As :meth:`costs`, of padded targets ``(B, T)`` and ``(B, T, 4)``."""
         logits, boxes = prediction.logits, prediction.boxes
-        if len(targets) != len(logits):
-            raise ValueError(f"predictions for {len(logits)} images, targets for {len(targets)}.")
+        if len(labels) != len(logits):
+            raise ValueError(f"predictions for {len(logits)} images, targets for {len(labels)}.")
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        labels = pad_sequence([t["labels"] for t in targets], batch_first=True)  # B T
-        # Padding with 0.5 makes a proper box, so nothing undefined is computed for it.
-        target_boxes = pad_sequence([t["boxes"] for t in targets], True, 0.5).to(dtype)  # B T 4
-        boxes = boxes.to(dtype)
+        boxes, target_boxes = boxes.to(dtype), target_boxes.to(dtype)
         giou = elementwise_generalized_box_iou(
             box_cxcywh_to_xyxy(boxes)[:, :, None],
             box_cxcywh_to_xyxy(target_boxes)[:, None],
@@ -134,8 +136,8 @@ class HungarianMatcher(nn.Module):
         if self.cost_class_type == "ce_cost":
             return -logits.softmax(-1).gather(2, index)
         x = logits.gather(2, index)
-        positive = self.alpha * (-x).sigmoid() ** self.gamma * -F.logsigmoid(x)
-        negative = (1 - self.alpha) * x.sigmoid() ** self.gamma * -F.logsigmoid(-x)
+        positive = self.alpha * (-x).sigmoid() ** self.gamma * softplus(-x)
+        negative = (1 - self.alpha) * x.sigmoid() ** self.gamma * softplus(x)
         return positive - negative
 
     def _report(self, trouble: dict[str, list[int]]) -> None:
@@ -151,11 +153,23 @@ class HungarianMatcher(nn.Module):
             )
 
 
+def _padded(targets: Targets) -> tuple[Tensor, Tensor]:
+    """Labels ``(B, T)`` and boxes ``(B, T, 4)`` of images with different numbers of targets."""
+    # Padding with 0.5 makes a proper box, so nothing undefined is computed for it.
+    return (
+        pad_sequence([t["labels"] for t in targets], batch_first=True),
+        pad_sequence([t["boxes"] for t in targets], batch_first=True, padding_value=0.5),
+    )
+
+
 def _assign_groups(cost: np.ndarray, num_groups: int) -> tuple[Tensor, Tensor]:
     """``(Q, T)`` costs of one image -> matches of each of the equal groups of its queries."""
+    if num_groups == 1:
+        return _assign_block(cost)
     size = len(cost) // num_groups
-    found = [_assign_block(cost[i : i + size]) for i in range(0, size * num_groups, size)]
-    queries = [query + i * size for i, (query, _) in enumerate(found)]
+    starts = [group * size for group in range(num_groups)]
+    found = [_assign_block(cost[start : start + size]) for start in starts]
+    queries = [query + start for start, (query, _) in zip(starts, found, strict=True)]
     return torch.cat(queries), torch.cat([target for _, target in found])
 
 
