@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from detrex.utils.weight_files import CheckpointError, read_state_dict
+from detrex.utils.weight_files import CheckpointError, read_weight_file
 
 from .backbone_rules import as_pointwise
+from .classes import ClassRows
 from .resnets import adapt_first_conv, check_origin, with_statistics
 from .rules import CLASSIFIER, NOT_WEIGHTS, targets
 
 __all__ = ["CheckpointError", "LoadReport", "load_weights"]
 
 Shape = tuple[int, ...]
+
+
+class ClassWeight(NamedTuple):
+    """A weight with a row per class, where the source has other classes."""
+
+    source: Shape
+    model: Shape
+    copied: int
+    """Rows that were copied."""
 
 
 @dataclass
@@ -31,14 +42,20 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     """The source's names that have no place in the model."""
     mismatched: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
-    """Weights whose shape (in the source, in the model) differs; they keep their values."""
+    """Weights whose shape (in the source, in the model) differs; they keep their values, but for
+    rows of known classes."""
+    class_rows: dict[str, ClassWeight] = field(default_factory=dict)
+    """Weights with a row per class that are for other classes in the source. Rows that aren't
+    copied keep their values, which are the initial ones in a new model."""
+    kept_classes: list[str] = field(default_factory=list)
+    """Classes whose rows were copied into a model for other classes."""
     ignored: list[str] = field(default_factory=list)
     """The source's names that no detector needs: batch counters, classifiers, loss constants."""
 
     def coverage(self) -> dict[str, tuple[int, int]]:
         """Per top-level module: weights loaded, weights in all."""
         counts: dict[str, tuple[int, int]] = {}
-        absent = [*self.missing, *self.mismatched]
+        absent = dict.fromkeys([*self.missing, *self.mismatched, *self.incomplete()])
         for names, got in ((self.loaded, 1), (absent, 0)):
             for name in names:
                 module = name.split(".")[0]
@@ -53,15 +70,37 @@ class LoadReport:
             ("unexpected", self.unexpected),
             (
                 "of another shape",
-                [f"{n} {have} -> {want}" for n, (have, want) in self.mismatched.items()],
+                [
+                    f"{n} {have} -> {want}"
+                    for n, (have, want) in self.mismatched.items()
+                    if n not in self.class_rows
+                ],
             ),
         ):
             if names:
                 lines.append(f"  {title} ({len(names)}): {_some(names)}")
+        lines += self._about_classes()
         return "loaded weights:\n" + "\n".join(lines)
 
-    def check(self, source: str) -> None:
+    def _about_classes(self) -> list[str]:
+        if not self.class_rows:
+            return []
+        kept = f"those of {_some(self.kept_classes, 10)} are kept" if self.kept_classes else ""
+        lines = [f"  for other classes; rows start anew{', but ' * bool(kept)}{kept}:"]
+        for name, (source, model, copied) in self.class_rows.items():
+            lines.append(f"    {name}: {source} -> {model}, {copied} rows kept")
+        return lines
+
+    def incomplete(self) -> list[str]:
+        """Weights that got rows of some of their classes only."""
+        return [name for name, w in self.class_rows.items() if w.copied < w.model[0]]
+
+    def check(self, source: str, allow_partial_backbone: bool = False) -> None:
         """Refuse weights that don't fit: nothing loaded, or a backbone that got only a part.
+
+        Args:
+            source: where the weights come from, for the message.
+            allow_partial_backbone: let the rest of such a backbone keep its values.
 
         Raises:
             CheckpointError: naming ``source`` and the first names that differ.
@@ -73,11 +112,34 @@ class LoadReport:
                 f"wants {_some(self.missing)}."
             )
         got, total = self.coverage().get("backbone", (0, 0))
-        if 0 < got < total:
+        if 0 < got < total and not allow_partial_backbone:
             absent = [n for n in [*self.missing, *self.mismatched] if n.startswith("backbone.")]
             raise CheckpointError(
                 f"{source} fills {got} of the backbone's {total} weights; the rest, "
-                f"{_some(absent)}, would stay random. Is it of another network?"
+                f"{_some(absent)}, would stay random. Is it of another network? To go on all the "
+                "same, set train.allow_partial_backbone=true."
+            )
+
+    def check_complete(self, source: str) -> None:
+        """Refuse weights that leave any of the model's as they were: it can't be evaluated so.
+
+        Raises:
+            CheckpointError: naming ``source`` and what it lacks.
+        """
+        self.check(source)
+        if self.incomplete():
+            name = self.incomplete()[0]
+            weight = self.class_rows[name]
+            raise CheckpointError(
+                f"{source} is for other classes than the model: {name} is {weight.source} there, "
+                f"{weight.model} here, and {weight.copied} rows fit. Set model.num_classes and "
+                "the data set to those that it was trained with."
+            )
+        absent = [*self.missing, *self.mismatched]
+        if absent:
+            raise CheckpointError(
+                f"{source} lacks {len(absent)} of the model's weights: {_some(absent)}. "
+                "Is it of another model?"
             )
 
 
@@ -86,23 +148,39 @@ def _some(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "") if names else "nothing"
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+def load_weights(
+    model: nn.Module,
+    source: str | Path | Mapping[str, Tensor],
+    class_names: Sequence[str] | None = None,
+    source_class_names: Sequence[str] | None = None,
+) -> LoadReport:
     """Copy weights into a model, whatever they are called where they come from.
 
     Understood are this library's names, those of the public detrex, and ResNets of torchvision,
     timm and detectron2. What doesn't fit is left as it is and reported; nothing raises for it
     (see :meth:`LoadReport.check`).
 
+    In a model for other classes the weights with a row per class (heads, and label tables of
+    denoising) get the rows of those classes that have the same name on both sides, and the row of
+    "no object"; the others keep their values.
+
     Args:
         model: the model, changed in place.
         source: a state dict, or a file (:func:`~detrex.checkpoint.read_state_dict`), also as a
             ``https://`` or ``detectron2://`` address.
+        class_names: the model's classes, in their order.
+        source_class_names: the source's classes; by default those that the file names, as
+            checkpoints of this library do, or COCO's if it has other classes than the model and as
+            many as COCO.
 
     Raises:
         FileNotFoundError, CheckpointError: the file can't be read; the model is then unchanged.
+        ValueError: ``class_names`` are not as many as the model's classes.
     """
     if not isinstance(source, Mapping):
-        source = read_state_dict(PathManager.get_local_path(str(source)))
+        file = read_weight_file(PathManager.get_local_path(str(source)))
+        source, source_class_names = file.weights, source_class_names or file.class_names
+    classes = ClassRows(getattr(model, "num_classes", None), class_names, source_class_names)
     state = model.state_dict()
     report = LoadReport()
     taken: dict[str, Tensor] = {}
@@ -119,18 +197,34 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
             places, tensor.chunk(len(places), -1) if len(places) > 1 else (tensor,), strict=True
         ):
             part = as_pointwise(adapt_first_conv(place, part, state[place]), state[place])
-            have, want = tuple(part.shape), tuple(state[place].shape)
-            if have == want:
-                taken[place] = part
-            else:
-                report.mismatched[place] = (have, want)
+            taken |= _fitted(place, part, state[place], classes, report)
     with torch.no_grad():
         for place, part in taken.items():
             state[place].copy_(part)
-    report.loaded = [name for name in state if name in taken]
+    report.kept_classes = classes.kept
+    partly = report.incomplete()
+    report.loaded = [name for name in state if name in taken and name not in partly]
     report.missing = [
         name
         for name in state
         if name not in taken and name not in report.mismatched and not NOT_WEIGHTS.fullmatch(name)
     ]
     return report
+
+
+def _fitted(
+    place: str, part: Tensor, old: Tensor, classes: ClassRows, report: LoadReport
+) -> dict[str, Tensor]:
+    """What of a weight can take a place in the model, by this place; notes what can't."""
+    have, want = tuple(part.shape), tuple(old.shape)
+    if classes.differ(place, part, old):
+        part, copied = classes.copied(part, old)
+        report.class_rows[place] = ClassWeight(have, want, copied)
+        if have == want or copied == want[0]:
+            return {place: part}
+        report.mismatched[place] = (have, want)
+        return {place: part} if copied else {}
+    if have == want:
+        return {place: part}
+    report.mismatched[place] = (have, want)
+    return {}

@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,8 +85,21 @@ def _open(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+class WeightFile(NamedTuple):
+    """What a weight file holds."""
+
+    weights: dict[str, Tensor]
+    class_names: list[str] | None
+    """By class index; None if the file doesn't name its classes."""
+
+
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a ``.pth`` or ``.safetensors`` file, or a ``.pkl`` of detectron2's model zoo.
+    """The weights alone, as :func:`read_weight_file` finds them."""
+    return read_weight_file(path).weights
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """The content of a ``.pth`` or ``.safetensors`` file, or a ``.pkl`` of detectron2's model zoo.
 
     Training checkpoints may hold them under ``model``, ``state_dict`` or the like, and under names
     that begin with ``module.``.
@@ -109,6 +122,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged or no weight file: {str(e).splitlines()[0] or type(e).__name__}"
         ) from e
+    class_names = _class_names(content)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -119,7 +133,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds no tensors; its keys are {list(content)[:5]}.")
     if all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    return weights
+    return WeightFile(weights, class_names)
+
+
+def _class_names(content: Any) -> list[str] | None:
+    """The names that our training writes into its checkpoints (``{"classes": {"names": ...}}``)."""
+    classes = content.get("classes") if isinstance(content, Mapping) else None
+    names = classes.get("names") if isinstance(classes, Mapping) else None
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if named else None
 
 
 def _refused(error: pickle.UnpicklingError) -> str:

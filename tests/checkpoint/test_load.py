@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from argparse import Namespace
 
@@ -11,9 +12,12 @@ import timm
 import torch
 import torchvision
 import zoo
+from torch import nn
 
-from detrex.checkpoint import CheckpointError, load_weights, read_state_dict
+from detrex.checkpoint import CheckpointError, LoadReport, load_weights, read_state_dict
 from detrex.checkpoint.rules import targets
+from detrex.modeling.heads import ClassHead
+from detrex.modeling.query_groups import ContrastiveDenoising, Denoising
 
 RECIPE = "dab_deformable_detr/dab_deformable_detr_r50_50ep.py"
 
@@ -99,6 +103,138 @@ def test_heads_go_to_the_layer_or_to_the_proposals():
     assert targets("class_embed.6.bias", names) == ("transformer.queries.class_embed.bias",)
     shared = zoo.small_model("deformable_detr/deformable_detr_r50_50ep.py").state_dict()
     assert targets("class_embed.5.bias", shared) == ("transformer.decoder.class_embed.0.bias",)
+
+
+class Heads(nn.Module):
+    """Weights with a row per class, under the names that models give them."""
+
+    def __init__(self, num_classes: int, no_object: bool, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.num_classes = num_classes
+        self.backbone = nn.Linear(2, 2)
+        self.transformer = nn.Module()
+        self.transformer.decoder = nn.Module()
+        head = ClassHead(4, num_classes, no_object=no_object)
+        self.transformer.decoder.class_embed = nn.ModuleList([head, copy.deepcopy(head)])
+        denoising = Denoising(num_classes, 4)
+        self.transformer.groups = nn.ModuleDict({"denoising": denoising})
+
+    def rows(self) -> dict[str, torch.Tensor]:
+        return {n: v for n, v in self.state_dict().items() if "backbone" not in n}
+
+
+HEADS = "transformer.decoder.class_embed.1.weight"
+TABLE = "transformer.groups.denoising.labels.weight"
+
+
+def loaded(there: Heads, here: Heads, *names) -> tuple[dict, dict, dict, LoadReport]:
+    """Rows there, rows here before and after, and the report."""
+    before = copy.deepcopy(here.rows())
+    report = load_weights(here, there.state_dict(), *names)
+    assert torch.equal(here.backbone.weight, there.backbone.weight)
+    return there.rows(), before, here.rows(), report
+
+
+@pytest.mark.parametrize("no_object", [False, True])
+def test_rows_of_classes_with_equal_names_are_copied(no_object):
+    there, here = Heads(4, no_object, 0), Heads(3, no_object, 1)
+    names = ["dog", "bird", "Cat "], ["cat", "dog", "cow", "pig"]
+    old, before, after, report = loaded(there, here, *names)
+    for name in after:
+        assert torch.equal(after[name][0], old[name][1])
+        assert torch.equal(after[name][1], before[name][1])
+        assert torch.equal(after[name][2], old[name][0])
+        if no_object or "labels" in name:  # what stands for no class is last on both sides
+            assert torch.equal(after[name][3], old[name][4])
+        assert report.class_rows[name].copied == len(after[name]) - 1
+    assert report.kept_classes == ["dog", "Cat "]
+    assert report.coverage()["transformer"] == (0, 5)
+    assert report.coverage()["backbone"] == (2, 2)
+    assert f"{HEADS}: {tuple(old[HEADS].shape)} -> {tuple(after[HEADS].shape)}" in str(report)
+    assert "those of dog, Cat  are kept" in str(report)
+
+
+@pytest.mark.parametrize("no_object", [False, True])
+def test_without_names_only_what_stands_for_no_class_is_kept(no_object):
+    old, before, after, report = loaded(Heads(4, no_object, 0), Heads(3, no_object, 1))
+    for name in after:
+        assert torch.equal(after[name][:3], before[name][:3])
+        if no_object or "labels" in name:
+            assert torch.equal(after[name][3], old[name][4])
+    assert report.class_rows.keys() == after.keys() == report.mismatched.keys()
+
+
+def test_classes_in_another_order_are_told_apart_by_their_names():
+    old, before, after, report = loaded(
+        Heads(3, True, 0), Heads(3, True, 1), ["c", "a", "b"], ["a", "b", "c"]
+    )
+    for name in after:
+        assert torch.equal(after[name], old[name][[2, 0, 1, 3]])
+    assert set(after) < set(report.loaded)
+    report.check_complete("x.pth")
+    old, before, after, report = loaded(
+        Heads(3, True, 0), Heads(3, True, 1), ["a", "z", "b"], ["a", "b", "c"]
+    )
+    assert torch.equal(after[TABLE][[0, 2, 3]], old[TABLE][[0, 1, 3]])
+    assert torch.equal(after[TABLE][1], before[TABLE][1])
+    assert not set(after) & set(report.loaded)
+
+
+def test_equal_classes_are_simply_loaded():
+    for names in ((), (["a", "b"],), (None, ["x", "y"]), (["a", "b"], ["a", "b"])):
+        old, _, after, report = loaded(Heads(2, True, 0), Heads(2, True, 1), *names)
+        assert all(torch.equal(after[name], old[name]) for name in after)
+        assert not report.class_rows and not report.mismatched
+
+
+@pytest.mark.parametrize("count", [80, 91])
+def test_cocos_classes_need_no_names_in_the_file(count):
+    """In a row, or by category id with gaps: the person is 0 or 1, the dog 16 or 18."""
+    old, _, after, report = loaded(Heads(count, True, 0), Heads(2, True, 1), ["dog", "person"])
+    rows = [16, 0, 80] if count == 80 else [18, 1, 91]
+    for name in after:
+        assert torch.equal(after[name], old[name][rows])
+    assert report.kept_classes == ["dog", "person"]
+    report.check_complete("coco.pth")
+
+
+def test_label_tables_without_a_row_for_unknown_classes():
+    there, here = Heads(4, False, 0), Heads(3, False, 1)
+    for model in (there, here):
+        model.transformer.groups["denoising"] = ContrastiveDenoising(model.num_classes, 4)
+    old, before, after, _ = loaded(there, here, ["x", "y", "d"], ["a", "b", "c", "d"])
+    assert torch.equal(after[TABLE][:2], before[TABLE][:2])
+    assert torch.equal(after[TABLE][2], old[TABLE][3])
+
+
+def test_class_names_of_a_file_are_read(tmp_path):
+    there, here = Heads(2, True, 0), Heads(1, True, 1)
+    content = {"model": there.state_dict(), "classes": {"names": ["cat", "dog"]}}
+    torch.save(content, tmp_path / "x.pth")
+    report = load_weights(here, tmp_path / "x.pth", ["dog"])
+    assert report.kept_classes == ["dog"]
+    assert torch.equal(here.rows()[HEADS], there.rows()[HEADS][[1, 2]])
+    with pytest.raises(ValueError, match=r"2 class_names.*1 classes"):
+        load_weights(here, there.state_dict(), ["a", "b"])
+
+
+def test_for_evaluation_nothing_may_be_left_as_it_was():
+    there, here = Heads(4, True, 0), Heads(3, True, 1)
+    with pytest.raises(CheckpointError, match=r"x\.pth is for other classes.*\(5, 4\)"):
+        load_weights(here, there.state_dict()).check_complete("x.pth")
+    state = there.state_dict()
+    del state[HEADS]
+    with pytest.raises(CheckpointError, match=rf"x\.pth lacks 1 of the model's weights: {HEADS}"):
+        load_weights(Heads(4, True, 1), state).check_complete("x.pth")
+
+
+def test_part_of_a_backbone_is_allowed_on_request(donor):
+    half = {n: v for n, v in donor.state_dict().items() if "res4" not in n}
+    report = load_weights(zoo.small_model(RECIPE), half)
+    with pytest.raises(CheckpointError, match=r"train\.allow_partial_backbone=true"):
+        report.check("half.pth")
+    report.check("half.pth", allow_partial_backbone=True)
 
 
 class Harmful:
