@@ -254,6 +254,58 @@ def test_float64_and_images_of_four_channels():
     assert network(torch.randn(1, 4, 33, 47, dtype=torch.float64))["res3"].dtype == torch.float64
 
 
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_gradient_checkpointing_changes_memory_alone(norm):
+    """Gradients are the same, and running statistics too: the second pass is not counted."""
+    plain = default(18, ["res2", "res5"], freeze_at=1, norm=norm).train()
+    fill_with_recipe(plain)
+    saving = copy.deepcopy(plain)
+    saving.grad_checkpointing = True
+    image = torch.randn(2, 3, 64, 64)
+    for network in (plain, saving):
+        sum(x.square().sum() for x in network(image).values()).backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in saving.named_parameters():
+        assert parameter.requires_grad == expected[name].requires_grad
+        torch.testing.assert_close(parameter.grad, expected[name].grad, msg=name)
+    state = plain.state_dict()
+    for name, value in saving.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_gradient_checkpointing_keeps_less():
+    """What the backward pass holds on to, counted while the forward pass runs."""
+
+    def kept(grad_checkpointing: bool) -> int:
+        stages = ResNet.make_default_stages(18, norm="FrozenBN")
+        network = ResNet(
+            BasicStem(norm="FrozenBN"), stages, freeze_at=1, grad_checkpointing=grad_checkpointing
+        ).train()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.append(0 if isinstance(x, nn.Parameter) else x.numel()), lambda x: x
+        ):
+            network(torch.randn(1, 3, 64, 64))
+        return sum(sizes)
+
+    assert kept(True) < kept(False) / 2
+
+
+def test_the_images_that_weights_expect():
+    torchvision_like = by_make_stage(["res2"])
+    assert torchvision_like.pixel_mean == (123.675, 116.28, 103.53)
+    assert torchvision_like.pixel_std == (58.395, 57.12, 57.375)
+    assert torchvision_like.pixel_order == "RGB"
+    msra_like = by_make_stage(["res2"], stride_in_1x1=True)
+    assert msra_like.pixel_mean == (103.53, 116.28, 123.675)
+    assert msra_like.pixel_std == (1.0, 1.0, 1.0)
+    assert msra_like.pixel_order == "BGR"
+    four = ResNet(BasicStem(4), ResNet.make_default_stages(18), out_features=["res2"])
+    assert four.pixel_mean == (123.675, 116.28, 103.53, 123.675)
+    one = ResNet(BasicStem(1), ResNet.make_default_stages(18), out_features=["res2"])
+    assert one.pixel_mean == pytest.approx(((123.675 + 116.28 + 103.53) / 3,))
+
+
 def test_block_class_can_be_chosen():
     stages = ResNet.make_default_stages(34, BottleneckBlock, stride_in_1x1=True)
     assert [stage[0].conv2.weight.shape[0] for stage in stages] == [16, 32, 64, 128]

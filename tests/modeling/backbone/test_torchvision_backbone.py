@@ -10,6 +10,7 @@ from reference_recipe import fill_with_recipe
 from torch import nn
 
 from detrex.modeling.backbone import TorchvisionBackbone
+from detrex.utils.pretrained import skip_pretrained
 
 
 @pytest.mark.parametrize(
@@ -105,11 +106,109 @@ def test_normalization_of_the_weights_is_readable():
     backbone = TorchvisionBackbone("resnet18")
     assert backbone.pixel_mean == pytest.approx((123.675, 116.28, 103.53))
     assert backbone.pixel_std == pytest.approx((58.395, 57.12, 57.375))
+    assert backbone.pixel_order == "RGB"
+
+
+def test_strides_without_padding_are_those_of_the_convolutions():
+    """Inception's maps lose cells at their borders: 6 of 256 pixels are not stride 43."""
+    nodes = {"Conv2d_2b_3x3": "a", "Mixed_5b": "b", "Mixed_6a": "c", "Mixed_7a": "d"}
+    backbone = TorchvisionBackbone("inception_v3", return_nodes=nodes)
+    assert [shape.stride for shape in backbone.output_shape().values()] == [2, 8, 16, 32]
+    assert backbone.size_divisibility == 32
+
+
+DENSE_NODES = {"features.denseblock1": "res2", "features.denseblock2": "res3"}
+SWIN_NODES = {"features.1": "res2", "features.3": "res3"}
+
+
+RESNET_PARTS = [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"]]
+DENSENET_PARTS = [["conv0", "norm0"], ["denseblock1"], ["transition1", "denseblock2"]]
+SWIN_PARTS = [["0"], ["1"], ["2", "3"]]
+MOBILENET_PARTS = [["0"], ["1", "2", "3"], ["4"]]
+
+
+@pytest.mark.parametrize(
+    ("model_name", "nodes", "parts", "freeze_at"),
+    [
+        *(("resnet18", None, RESNET_PARTS, k) for k in range(6)),
+        ("resnet18", {"layer3": "res4"}, RESNET_PARTS, 2),  # what is returned makes no difference
+        ("densenet121", DENSE_NODES, DENSENET_PARTS, 2),
+        ("swin_t", SWIN_NODES, SWIN_PARTS, 2),
+        *(("mobilenet_v2", {"features.4": "res3"}, MOBILENET_PARTS, k) for k in (1, 2)),
+    ],
+)
+def test_freeze_at_counts_as_in_a_resnet(model_name, nodes, parts, freeze_at):
+    backbone = TorchvisionBackbone(model_name, return_nodes=nodes, freeze_at=freeze_at).train()
+    prefix = "" if model_name == "resnet18" else "features."
+    frozen = tuple(f"{prefix}{name}." for part in parts[:freeze_at] for name in part)
+    for name, parameter in backbone.feature_extractor.named_parameters():
+        assert parameter.requires_grad != name.startswith(frozen), name
+    for name, module in backbone.feature_extractor.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert not f"{name}.".startswith(frozen), name
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_weights_are_adapted_to_the_channels_of_the_images(channels, tmp_path, monkeypatch):
+    """One gray channel is three equal colors, and six channels are two images of three."""
+    network = torchvision.models.resnet18().eval()
+    fill_with_recipe(network)
+    state = network.state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: state)
+    nodes = {"layer1": "res2"}
+    from_file = TorchvisionBackbone(
+        "resnet18", return_nodes=nodes, in_channels=channels, checkpoint_path=tmp_path / "a.pth"
+    )
+    downloaded = TorchvisionBackbone(
+        "resnet18", "DEFAULT", return_nodes=nodes, in_channels=channels
+    )
+    image = torch.randn(1, min(channels, 3), 64, 96)
+    colors = image.expand(-1, 3, -1, -1)
+    seen = image.repeat(1, channels // image.shape[1], 1, 1)
+    with torch.no_grad():
+        expected = network.maxpool(network.relu(network.bn1(network.conv1(colors))))
+        expected = network.layer1(expected)
+        for backbone in (from_file, downloaded):
+            feature = backbone.eval()(seen)["res2"]
+            torch.testing.assert_close(feature, expected, atol=1e-5, rtol=1e-5)
+            assert len(backbone.pixel_mean) == len(backbone.pixel_std) == channels
+
+
+def test_weights_that_will_be_overwritten_are_not_fetched(monkeypatch):
+    def no_connection(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_connection)
+    with skip_pretrained():
+        TorchvisionBackbone("resnet18", weights="DEFAULT")
+        TorchvisionBackbone("resnet18", checkpoint_path="no-such-file.pth")
+    with pytest.raises(RuntimeError, match="could not be had"):
+        TorchvisionBackbone("resnet18", weights="DEFAULT")
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_one_process_per_machine_downloads_first(monkeypatch, local_rank):
+    events = []
+    state = torchvision.models.resnet18().state_dict()
+    comm = "detrex.modeling.backbone.torchvision_weights.comm"
+    monkeypatch.setattr(f"{comm}.get_local_rank", lambda: local_rank)
+    monkeypatch.setattr(f"{comm}.synchronize", lambda: events.append("wait"))
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url",
+        lambda *a, **k: events.append("load") or state,
+    )
+    TorchvisionBackbone("resnet18")
+    assert events == []
+    TorchvisionBackbone("resnet18", weights="DEFAULT")
+    assert events == (["wait", "load"] if local_rank else ["load", "wait"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"grad_checkpointing": True}, r"cannot checkpoint.*TimmBackbone.*resnet18"),
+        ({"freeze_at": -1}, "freeze_at is 0 or more, not -1"),
         ({"model_name": "resnet5"}, "no classification network named 'resnet5'.*resnet50"),
         ({"weights": "V9"}, "no weights 'V9' for resnet18; there are IMAGENET1K_V1"),
         ({"return_nodes": {"layer5": "a"}}, "'layer5', which resnet18 does not have.*layer4"),
