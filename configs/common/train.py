@@ -7,6 +7,8 @@ train = dict(
     output_dir="./output",
     # Weights to start from: a path, `detectron2://...` or `https://...`; "" keeps the model's own.
     init_checkpoint="",
+    # Start even if they are only a part of the backbone's, the rest of which then stays random.
+    allow_partial_backbone=False,
     max_iter=90000,
     # "auto" takes a GPU when there is one; otherwise "cpu", "cuda", "mps".
     device="auto",

@@ -2,6 +2,12 @@
 
 from detrex.utils.weight_files import read_state_dict
 
-from .load import CheckpointError, LoadReport, load_weights
+from .load import CheckpointError, LoadReport, check_same_names, load_weights
 
-__all__ = ["CheckpointError", "LoadReport", "load_weights", "read_state_dict"]
+__all__ = [
+    "CheckpointError",
+    "LoadReport",
+    "check_same_names",
+    "load_weights",
+    "read_state_dict",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from .classes import ClassRows
 from .resnets import adapt_first_conv, check_origin, with_statistics
 from .rules import CLASSIFIER, NOT_WEIGHTS, targets
 
-__all__ = ["CheckpointError", "LoadReport", "load_weights"]
+__all__ = ["CheckpointError", "LoadReport", "check_same_names", "load_weights"]
 
 Shape = tuple[int, ...]
 
@@ -49,6 +50,8 @@ class LoadReport:
     copied keep their values, which are the initial ones in a new model."""
     kept_classes: list[str] = field(default_factory=list)
     """Classes whose rows were copied into a model for other classes."""
+    source_classes: list[str] | None = None
+    """The source's classes, if it names them."""
     ignored: list[str] = field(default_factory=list)
     """The source's names that no detector needs: batch counters, classifiers, loss constants."""
 
@@ -120,11 +123,15 @@ class LoadReport:
                 "same, set train.allow_partial_backbone=true."
             )
 
-    def check_complete(self, source: str) -> None:
+    def check_complete(self, source: str, class_names: Sequence[str] | None = None) -> None:
         """Refuse weights that leave any of the model's as they were: it can't be evaluated so.
 
+        Args:
+            source: where the weights come from, for the message.
+            class_names: of the data that it is to be evaluated on.
+
         Raises:
-            CheckpointError: naming ``source`` and what it lacks.
+            CheckpointError: naming ``source`` and what it lacks, or which class differs.
         """
         self.check(source)
         if self.incomplete():
@@ -135,12 +142,31 @@ class LoadReport:
                 f"{weight.model} here, and {weight.copied} rows fit. Set model.num_classes and "
                 "the data set to those that it was trained with."
             )
+        if class_names is not None and self.source_classes is not None:
+            check_same_names(source, self.source_classes, class_names)
         absent = [*self.missing, *self.mismatched]
         if absent:
             raise CheckpointError(
                 f"{source} lacks {len(absent)} of the model's weights: {_some(absent)}. "
                 "Is it of another model?"
             )
+
+
+def check_same_names(source: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """Require the same classes in the same order, as a class is only its index to the model.
+
+    Raises:
+        CheckpointError: naming ``source`` and the first class that differs.
+    """
+    if list(theirs) == list(ours):
+        return
+    pairs = enumerate(zip_longest(theirs, ours, fillvalue="missing"))
+    index, (there, here) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    raise CheckpointError(
+        f"{source} was trained for other classes than the data set's: class {index} is {there!r} "
+        f"there and {here!r} here ({len(theirs)} and {len(ours)} classes). Give the data the same "
+        "categories in the same order."
+    )
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:
@@ -202,6 +228,7 @@ def load_weights(
         for place, part in taken.items():
             state[place].copy_(part)
     report.kept_classes = classes.kept
+    report.source_classes = None if source_class_names is None else list(source_class_names)
     partly = report.incomplete()
     report.loaded = [name for name in state if name in taken and name not in partly]
     report.missing = [

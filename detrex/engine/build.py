@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from detectron2.config import instantiate
@@ -13,7 +14,13 @@ from detrex.checkpoint import CheckpointError, LoadReport, load_weights
 from detrex.engine.ema import ModelEma
 from detrex.utils.pretrained import skip_pretrained
 
-__all__ = ["build_ema", "build_filled_model", "build_model", "build_resumed_model"]
+__all__ = [
+    "build_ema",
+    "build_evaluated_model",
+    "build_filled_model",
+    "build_model",
+    "build_resumed_model",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +39,23 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return model
 
 
-def build_filled_model(cfg: DictConfig, path: str) -> nn.Module:
-    """The model of a config with the weights in a file.
+def build_filled_model(
+    cfg: DictConfig, path: str, class_names: Sequence[str] | None = None
+) -> nn.Module:
+    """The model of a config with the weights in a file, to train it further.
 
     The backbone's pretrained weights are only fetched if the file turns out to have none for it.
+
+    Args:
+        cfg: a complete config.
+        path: the file.
+        class_names: of the data; a file for other classes then gives what it knows of them.
 
     Raises:
         FileNotFoundError, CheckpointError: the file can't be read or doesn't fit the model.
     """
-    model, report = _fill(cfg, path)
+    model, report = _fill(cfg, path, class_names)
+    _check(report, path, cfg.train.allow_partial_backbone)
     if _backbone_is_empty(report):
         logger.warning(
             "%s has no weights for the backbone, which starts from those that model.backbone "
@@ -48,8 +63,22 @@ def build_filled_model(cfg: DictConfig, path: str) -> nn.Module:
             path,
         )
         model = build_model(cfg)
-        report = load_weights(model, path)
-    report.check(path)
+        report = load_weights(model, path, class_names)
+    logger.info("%s: %s", path, report)
+    return model
+
+
+def build_evaluated_model(
+    cfg: DictConfig, path: str, class_names: Sequence[str] | None = None
+) -> nn.Module:
+    """The model of a config with all of its weights from a file.
+
+    Raises:
+        FileNotFoundError, CheckpointError: the file can't be read, lacks weights of the model, or
+            is for other classes than the data.
+    """
+    model, report = _fill(cfg, path)
+    report.check_complete(path, class_names)
     logger.info("%s: %s", path, report)
     return model
 
@@ -77,11 +106,24 @@ def build_ema(cfg: DictConfig, model: nn.Module) -> ModelEma | None:
     return ModelEma(model, ema.decay, ema.device) if ema.enabled else None
 
 
-def _fill(cfg: DictConfig, path: str) -> tuple[nn.Module, LoadReport]:
+def _fill(
+    cfg: DictConfig, path: str, class_names: Sequence[str] | None = None
+) -> tuple[nn.Module, LoadReport]:
     # What the file fills can only be told apart for a backbone that is called so.
     with skip_pretrained() if "backbone" in cfg.model else nullcontext():
         model = build_model(cfg)
-    return model, load_weights(model, path)
+    return model, load_weights(model, path, class_names)
+
+
+def _check(report: LoadReport, path: str, allow_partial_backbone: bool) -> None:
+    try:
+        report.check(path, allow_partial_backbone)
+    except CheckpointError as e:
+        raise CheckpointError(
+            f"{e} If the config has another backbone than the recipe that it changes, give its "
+            'weights as train.init_checkpoint=..., or say train.init_checkpoint="" to start from '
+            "those that model.backbone names."
+        ) from e
 
 
 def _backbone_is_empty(report: LoadReport) -> bool:

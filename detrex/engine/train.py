@@ -16,7 +16,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.data import check_dataloaders
-from detrex.engine.build import build_ema, build_filled_model, build_model, build_resumed_model
+from detrex.engine.build import (
+    build_ema,
+    build_evaluated_model,
+    build_filled_model,
+    build_model,
+    build_resumed_model,
+)
 from detrex.engine.checks import (
     check_checkpoint_exists,
     check_images,
@@ -25,6 +31,7 @@ from detrex.engine.checks import (
     last_checkpoint,
     local_checkpoint,
 )
+from detrex.engine.class_names import ClassNames
 from detrex.engine.config import find_config_file, load_config
 from detrex.engine.ema import EmaHook
 from detrex.engine.errors import explained
@@ -87,14 +94,14 @@ def evaluate_only(cfg: DictConfig) -> Results:
                 f"nothing to evaluate: train.output_dir={cfg.train.output_dir} has no checkpoint; "
                 "name one with train.init_checkpoint=..."
             )
-        model = build_filled_model(cfg, path)
+        evaluation = Evaluation(cfg)
+        model = build_evaluated_model(cfg, path, evaluation.class_names)
         check_images(model, cfg.dataloader)
         ema = build_ema(cfg, model)
         if ema is not None:
             # Averaged weights are only in checkpoints of our own; others are their own average.
             ema.restart()
             DetectionCheckpointer(nn.Module(), ema_state=ema).load(path)
-        evaluation = Evaluation(cfg)
     results = evaluation.run(model, ema)
     if comm.is_main_process():
         draw_contact_sheet(cfg.train.output_dir, evaluation, model)
@@ -149,15 +156,17 @@ class TrainingRun:
                 "--resume: %s has no checkpoint yet, so the training starts from the beginning",
                 cfg.train.output_dir,
             )
+        self.evaluation = Evaluation(cfg)
         self.model = self._build_model()
         check_images(self.model, cfg.dataloader)
         self.ema = build_ema(cfg, self.model)
         self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)
-        self.evaluation = Evaluation(cfg)
         self.trainer = self._build_trainer()
         extras: dict[str, Any] = {"trainer": self.trainer, "data": self.stream}
         if self.ema is not None:
             extras["ema_state"] = self.ema
+        if self.evaluation.class_names:
+            extras["classes"] = ClassNames(self.evaluation.class_names)
         self.checkpointer = DetectionCheckpointer(self.model, cfg.train.output_dir, **extras)
         self.trainer.register_hooks(self._build_hooks())
 
@@ -178,7 +187,9 @@ class TrainingRun:
         initial = local_checkpoint(self.cfg.train.init_checkpoint)
         if self.resumed_from:
             return build_resumed_model(self.cfg, self.resumed_from)
-        return build_filled_model(self.cfg, initial) if initial else build_model(self.cfg)
+        if not initial:
+            return build_model(self.cfg)
+        return build_filled_model(self.cfg, initial, self.evaluation.class_names)
 
     def _build_trainer(self) -> Trainer:
         train = self.cfg.train

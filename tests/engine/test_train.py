@@ -242,6 +242,35 @@ def test_a_checkpoint_of_another_model_is_refused(run):
     assert "other.pth doesn't fit this model" in message
 
 
+def renamed(run: Run, scenes: Path, names: dict[str, str]) -> None:
+    """The data set again, with other names of classes."""
+    copy = run.folder / "renamed"
+    shutil.copytree(scenes, copy)
+    content = json.loads((copy / "scenes.json").read_text())
+    for category in content["categories"]:
+        category["name"] = names[category["name"]]
+    (copy / "scenes.json").write_text(json.dumps(content))
+    run.data = [option.replace(str(scenes), str(copy)) for option in run.data]
+
+
+def test_checkpoints_name_the_classes_and_are_only_used_for_the_same(run, finished, scenes):
+    assert final(finished)["classes"] == {"names": ["even", "odd"]}
+    shutil.copytree(finished, run.folder / "run")
+    renamed(run, scenes, {"even": "odd", "odd": "even"})
+    message = "was trained for other classes than the data set's: class 0 is 'even' there and 'odd'"
+    assert message in run.error("run", "--resume", "train.max_iter=8")
+    weights = f"train.init_checkpoint={finished / 'model_final.pth'}"
+    assert message in run.error("other", "--eval-only", weights)
+
+
+def test_a_model_for_other_classes_is_not_evaluated(run, finished, scenes):
+    state = final(finished)
+    state["model"] = {n: v[:1] if n.startswith("label") else v for n, v in state["model"].items()}
+    torch.save({"model": state["model"]}, run.folder / "one.pth")
+    message = run.error("run", "--eval-only", f"train.init_checkpoint={run.folder / 'one.pth'}")
+    assert "one.pth lacks 2 of the model's weights: label.weight, label.bias" in message
+
+
 def test_a_corrupt_checkpoint_is_named(run):
     (run.folder / "broken.pth").write_bytes(b"not a checkpoint")
     message = run.error("run", f"train.init_checkpoint={run.folder / 'broken.pth'}")
