@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,7 +14,12 @@ from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detrex.engine.nonfinite import describe, origin
+from detrex.utils.nonfinite import NonFinite, nonfinite_handled_by
+
 __all__ = ["Trainer", "amp_dtype"]
+
+logger = logging.getLogger(__name__)
 
 Batch = list[dict[str, Any]]
 Losses = dict[str, Tensor]
@@ -76,6 +82,7 @@ class Trainer(SimpleTrainer):
         self.grad_accum_steps = grad_accum_steps
         scaled = amp and amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        self._nonfinite: list[tuple[NonFinite, Batch]] = []  # met in this iteration
 
     def run_step(self) -> None:
         """Forward, backward, checks, update."""
@@ -89,10 +96,17 @@ class Trainer(SimpleTrainer):
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad(set_to_none=True)
+        self._nonfinite.clear()
         losses = self._backward(batches)
+        for found, batch in self._nonfinite:
+            logger.warning("Iteration %d: %s", self.iter, self._explain(describe, found, batch))
         self.after_backward()
-        # Raises on a loss that is not finite, and names it, before any weight has changed.
-        self._write_metrics(losses, data_time)
+        try:
+            # Raises on a loss that is not finite, and names it, before any weight has changed.
+            self._write_metrics(losses, data_time)
+        except FloatingPointError as e:
+            where = [self._explain(origin, batch) for batch in batches]
+            raise FloatingPointError("\n".join([str(e), *where])) from e
         self._update()
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,7 +134,8 @@ class Trainer(SimpleTrainer):
         return total
 
     def _forward(self, batch: Batch) -> Losses:
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp):
+        noted = lambda found: self._nonfinite.append((found, batch))  # noqa: E731
+        with self._autocast(), nonfinite_handled_by(noted):
             losses = self.model(batch)
         if not isinstance(losses, dict) or not losses:
             raise TypeError(
@@ -128,6 +143,15 @@ class Trainer(SimpleTrainer):
                 f"got {type(losses).__name__}"
             )
         return losses
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp)
+
+    def _explain(self, explanation: Callable[..., str], *args: Any) -> str:
+        """What is said of numbers that aren't finite, by the module itself, not its wrapper."""
+        wrapped = isinstance(self.model, DistributedDataParallel)
+        with self._autocast():
+            return explanation(self.model.module if wrapped else self.model, *args)
 
     def _no_sync(self, active: bool) -> AbstractContextManager[Any]:
         """Between accumulated batches, processes need not exchange gradients."""

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_convert
 
 from detrex.modeling.criterion import SetCriterion
-from detrex.modeling.criterion import criterion as criterion_module
 from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.predictions import Prediction, Targets
+from detrex.utils.processes import alone
 
 REFERENCE = reference_ops.load("criterion_and_matcher")
 WEIGHTS = {"loss_class": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
@@ -222,14 +222,16 @@ def test_weights_hold_for_every_layer():
 def test_boxes_are_counted_over_all_processes(monkeypatch):
     """Four processes with 10 boxes in all, of which 4 are here."""
     logits, boxes, targets = reference_batch("f")
-    alone = focal()([Prediction(logits, boxes)], targets)
-    dist = criterion_module.dist
+    alone_losses = focal()([Prediction(logits, boxes)], targets)
+    dist = torch.distributed
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 4)
     monkeypatch.setattr(dist, "all_reduce", lambda count: count.add_(6))
     shared = focal()([Prediction(logits, boxes)], targets)
     for name in NAMES:
-        assert_close(shared[name], alone[name] * 4 / (10 / 4))
+        assert_close(shared[name], alone_losses[name] * 4 / (10 / 4))
+    with alone():
+        assert_close(focal()([Prediction(logits, boxes)], targets), alone_losses)
     monkeypatch.setattr(dist, "all_reduce", lambda count: None)
     assert focal().num_boxes(no_targets(), torch.device("cpu")) == 1 / 4  # at least 1 in all
     assert focal().num_boxes(targets[1:], torch.device("cpu")) == 1 / 4

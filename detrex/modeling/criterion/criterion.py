@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from detrex.modeling.predictions import (
     predictions_from_outputs,
 )
 from detrex.utils import at_least_float32, softplus
+from detrex.utils.processes import sum_over_processes
 
 LossTerm = Callable[[Prediction, "MatchedPairs", Tensor], dict[str, Tensor]]
 
@@ -74,14 +74,6 @@ def _rows(indices: Indices, targets: Targets) -> Tensor:
         rows.append(torch.stack((torch.full_like(query, image), query, target + offset)))
         offset += len(own["labels"])
     return torch.cat(rows, 1)
-
-
-def mean_over_processes(total: Tensor) -> Tensor:
-    """A scalar that every process has a share of, divided by the number of processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return total
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
 
 
 class SetCriterion(nn.Module):
@@ -176,10 +168,8 @@ class SetCriterion(nn.Module):
         """
         # Filled in place: copying a number to a GPU would wait for it.
         count = torch.full((), float(sum(len(t["labels"]) for t in targets)), device=device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
-            return count.clamp(min=1) / dist.get_world_size()
-        return count.clamp(min=1)
+        total, processes = sum_over_processes(count)
+        return total.clamp(min=1) / processes
 
     def terms(self) -> dict[str, LossTerm]:
         """What the names in ``losses`` stand for; a subclass may add to it."""
@@ -221,8 +211,8 @@ class SetCriterion(nn.Module):
         weight = self.empty_weight.to(logits.dtype)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight, reduction="sum")
         # The sum of weights may be 0: no queries, or no targets with eos_coef=0.
-        total = mean_over_processes(weight[target].sum())
-        return loss / total.clamp(min=torch.finfo(weight.dtype).tiny)
+        total, processes = sum_over_processes(weight[target].sum())
+        return loss / (total / processes).clamp(min=torch.finfo(weight.dtype).tiny)
 
     def loss_boxes(
         self, prediction: Prediction, pairs: MatchedPairs, num_boxes: Tensor

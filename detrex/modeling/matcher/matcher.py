@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from detrex.layers.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
 from detrex.modeling.predictions import Indices, Prediction, Targets, all_own_targets
 from detrex.utils import softplus
+from detrex.utils.nonfinite import NonFinite, hand_over
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +142,13 @@ class HungarianMatcher(nn.Module):
         return positive - negative
 
     def _report(self, trouble: dict[str, list[int]]) -> None:
-        """Warns of costs that aren't finite, at the 1st, 2nd, 4th, 8th, ... step with any."""
+        """Warns of costs that aren't finite, at the 1st, 2nd, 4th, 8th, ... step with any.
+
+        A trainer that listens warns in our place, as it knows the images.
+        """
         self.nonfinite_steps += 1
-        if self.nonfinite_steps & (self.nonfinite_steps - 1) == 0:
+        due = self.nonfinite_steps & (self.nonfinite_steps - 1) == 0
+        if due and not hand_over(NonFinite(trouble, self.nonfinite_steps)):
             logger.warning(
                 "Matching met predictions that are NaN or infinite, in %s; this is step number %d "
                 "with any. They are matched last. Training is about to diverge: lower the learning "
