@@ -17,7 +17,7 @@ def test_recipe_is_complete(recipe):
     assert config.model.criterion.num_classes == 7
 
 
-@pytest.mark.parametrize("recipe", zoo.RECIPES)
+@pytest.mark.parametrize("recipe", zoo.MODELS)
 def test_trains_and_evaluates(recipe):
     model = zoo.small_model(recipe).train()
     full = zoo.image(64, 96, [(5, 8, 40, 50), (30, 10, 90, 60)], [0, 2])
@@ -42,7 +42,7 @@ def test_trains_and_evaluates(recipe):
             assert (found.pred_boxes.tensor >= 0).all()
 
 
-@pytest.mark.parametrize("recipe", zoo.RECIPES)
+@pytest.mark.parametrize("recipe", zoo.MODELS)
 def test_numbers_said_once_reach_every_part(recipe):
     model = zoo.small_model(recipe)
     assert model.num_classes == model.criterion.num_classes == 3

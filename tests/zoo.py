@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig
+from small_backbones import shrink_timm
 from torch import nn
 
 from detrex.config import get_config
@@ -20,6 +22,10 @@ RECIPES = sorted(
     if path.parent.name != "models" and path.relative_to(CONFIGS).parts[0] != "common"
 )
 
+_SIZE_OR_LENGTH = re.compile(r"_(tiny|small|base|large|lrf|fl\d|224|384|\d+ep)(?=[_.])")
+MODELS = list({_SIZE_OR_LENGTH.sub("", recipe): recipe for recipe in RECIPES}.values())
+"""One recipe of each kind of model: those for other sizes and durations are the same once small."""
+
 
 def shrink(model: DictConfig) -> DictConfig:
     """Few classes, queries, channels and layers; a shallow backbone where that is one number."""
@@ -30,14 +36,16 @@ def shrink(model: DictConfig) -> DictConfig:
     queries, groups = model.transformer.queries, model.transformer.groups
     if "one_to_many" in groups:
         queries.num_queries = 3 * model.num_queries
+    if "num_patterns" in queries:
+        model.num_queries //= queries.num_patterns
     if "copies" in groups:
         groups.copies.num_groups = 2
     if "denoising" in groups and "num_pairs" in groups.denoising:
         groups.denoising.num_pairs = 4
     if "stages" in model.backbone and "res5_dilation" not in model.backbone.stages:
         model.backbone.stages.depth = 18
-    if "pretrained" in model.backbone:
-        model.backbone.pretrained = False
+    if "model_name" in model.backbone:
+        shrink_timm(model.backbone)
     return model
 
 

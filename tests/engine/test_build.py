@@ -110,8 +110,10 @@ class Named(nn.Module):
 def test_weights_of_another_backbone_are_refused(cfg, saved):
     path = saved("backbone")
     cfg.model.backbone.width = 3
-    with pytest.raises(CheckpointError, match="none of its weights has a place"):
+    with pytest.raises(CheckpointError, match="none of its weights has a place") as error:
         build_filled_model(cfg, path)
+    assert 'train.init_checkpoint=""' in str(error.value)
+    assert Backbone.fetched == 0
 
 
 @pytest.mark.parametrize("prefix", ["head", "backbone"])

@@ -7,7 +7,7 @@ import torch
 import zoo
 
 
-@pytest.mark.parametrize("recipe", zoo.RECIPES)
+@pytest.mark.parametrize("recipe", zoo.MODELS)
 def test_alone_and_in_a_padded_batch(recipe):
     model = zoo.small_model(recipe).double().eval()
     small, wide, tall = (

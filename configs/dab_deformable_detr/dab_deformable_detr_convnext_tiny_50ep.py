@@ -1,0 +1,15 @@
+"""DAB-Deformable-DETR on ConvNeXt-T, 50 epochs of COCO.
+
+No AP is published for it, and it has not been trained here.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/dab_deformable_detr/dab_deformable_detr_convnext_tiny_50ep.py
+"""
+
+from ..common.backbones.convnext import convnext_tiny_384
+from .dab_deformable_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone = convnext_tiny_384
+
+train.init_checkpoint = ""  # the backbone brings its own weights
+train.output_dir = "./output/dab_deformable_detr_convnext_tiny_50ep"

@@ -1,0 +1,13 @@
+"""DINO on FocalNet-L with three focal levels, four scales, 36 epochs of COCO.
+
+Hyper-parameters as published with upstream; not trained here.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/dino/dino-focal/dino_focalnet_large_lrf_384_4scale_36ep.py
+"""
+
+from ...common.coco_schedule import lr_multiplier_36ep as lr_multiplier
+from .dino_focalnet_large_lrf_384_4scale_12ep import dataloader, model, optimizer, train
+
+train.output_dir = "./output/dino_focalnet_large_4scale_36ep"
+train.max_iter = 270000

@@ -1,0 +1,23 @@
+"""DINO on FocalNet-L with four focal levels, five scales, 12 epochs of COCO.
+
+Hyper-parameters as published with upstream; not trained here.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/dino/dino-focal/dino_focalnet_large_lrf_384_fl4_5scale_12ep.py
+"""
+
+from ...common.backbones.focalnet import focalnet_large_fl4
+from ...common.coco_schedule import lr_multiplier_12ep as lr_multiplier
+from ...common.data.coco_detr import dataloader
+from ...common.detr_adamw import optimizer
+from ...common.train import train
+from ..models.dino_r50_5scale import model
+
+model.backbone = focalnet_large_fl4
+model.backbone.out_strides = [4, 8, 16, 32]
+
+dataloader.train.total_batch_size = 16
+
+train.output_dir = "./output/dino_focalnet_large_fl4_5scale_12ep"
+train.max_iter = 90000
+train.clip_grad.enabled = True

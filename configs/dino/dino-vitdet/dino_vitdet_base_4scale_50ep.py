@@ -1,0 +1,13 @@
+"""DINO on ViT-B by MAE, four scales, 50 epochs of COCO.
+
+All blocks attend to the whole image, unlike upstream's. Not trained here.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/dino/dino-vitdet/dino_vitdet_base_4scale_50ep.py
+"""
+
+from ...common.coco_schedule import lr_multiplier_50ep as lr_multiplier
+from .dino_vitdet_base_4scale_12ep import dataloader, model, optimizer, train
+
+train.output_dir = "./output/dino_vitdet_base_4scale_50ep"
+train.max_iter = 375000
