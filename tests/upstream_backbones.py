@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.modeling import Backbone
 from reference_recipe import recipe_value
 from torch import Tensor
+
+from detrex.modeling.backbone import TimmBackbone, ViTDet
 
 FOLDER = Path(__file__).parent / "reference" / "backbones"
 
@@ -53,8 +56,16 @@ ARGUMENTS = {
     "dino_focal_large_lrf_384_fl3": _timm("focalnet_large_fl3", (1, 2, 3)),
     "dino_focal_large_lrf_384_fl4": _timm("focalnet_large_fl4", (1, 2, 3)),
     "dino_focal_large_lrf_384_fl4_5scale": _timm("focalnet_large_fl4", (0, 1, 2, 3)),
+    "dino_vitdet_base": {"model_name": "samvit_base_patch16", "drop_path_rate": 0.1},
+    "dino_vitdet_large": {"model_name": "samvit_large_patch16", "drop_path_rate": 0.4},
 }
-"""The arguments that make ``TimmBackbone`` the backbone of each of the reference's detectors."""
+"""Arguments of ``TimmBackbone``, or ``ViTDet``, for the backbones of the reference's detectors."""
+
+
+def build(detector: str) -> Backbone:
+    """The backbone of one of the reference's detectors, with random weights."""
+    network = ViTDet if "vitdet" in detector else TimmBackbone
+    return network(**ARGUMENTS[detector])
 
 
 def names_and_shapes(detector: str) -> dict[str, dict[str, list[int]]]:

@@ -1,4 +1,4 @@
-"""Names of hand-written Swin, ConvNeXt and FocalNet backbones -> timm's inside ``TimmBackbone``.
+"""Names of hand-written Swin, ConvNeXt, FocalNet and ViTDet backbones -> those of timm's networks.
 
 The public detrex has the names that the networks' authors chose. Both sides normalize each level
 they return: ``norm1`` there is ``norms.p1`` here, of ``TimmBackbone(level_norm=True)``. Networks
@@ -55,7 +55,34 @@ CONVNEXT: tuple[BackboneRule, ...] = (
 )
 """ConvNeXt (arXiv:2201.03545)."""
 
-TIMM: tuple[BackboneRule, ...] = (*SWIN, *FOCALNET, *CONVNEXT)
+
+def _pyramid_level(level: int, first: int) -> tuple[BackboneRule, ...]:
+    """A level whose two convolutions, with a norm each, start at index ``first`` on both sides."""
+    theirs, ours = rf"{_THEIRS}simfp_{level}", rf"backbone.pyramid.levels.p{level}"
+    return tuple(
+        rule
+        for k in (0, 1)
+        for rule in (
+            (rf"{theirs}\.{first + k}\.weight", rf"{ours}.{first + 2 * k}.weight"),
+            (rf"{theirs}\.{first + k}\.norm\.(.*)", rf"{ours}.{first + 2 * k + 1}.\1"),
+        )
+    )
+
+
+VITDET: tuple[BackboneRule, ...] = (
+    (rf"{_THEIRS}(?:net\.)?pos_embed", rf"{_OURS}.model.pos_drop.pos_embed"),
+    (
+        rf"{_THEIRS}(?:net\.)?(pos_embed|cls_token|(?:patch_embed|blocks)\..*)",
+        rf"{_OURS}.model.\1",
+    ),
+    (rf"{_THEIRS}simfp_3\.0\.(.*)", r"backbone.pyramid.levels.p3.0.\1"),
+    *_pyramid_level(3, first=1),
+    *_pyramid_level(4, first=0),
+    *_pyramid_level(5, first=1),
+)
+"""ViTDet (arXiv:2203.16527) of detectron2, and plain transformers alone (MAE, DeiT, timm)."""
+
+TIMM: tuple[BackboneRule, ...] = (*SWIN, *FOCALNET, *CONVNEXT, *VITDET)
 """All of them; where two rules fit a name, the model has only one of the places."""
 
 

@@ -12,6 +12,7 @@ from .resnet import (
 )
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
+from .vitdet import ViTDet
 
 __all__ = [
     "BasicBlock",
@@ -22,6 +23,7 @@ __all__ = [
     "SimpleFeaturePyramid",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "ViTDet",
     "fold_frozen_norms",
     "make_stage",
 ]

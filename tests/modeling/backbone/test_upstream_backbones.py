@@ -28,12 +28,18 @@ def images() -> Tensor:
     return (batch - mean) / std
 
 
-@pytest.mark.parametrize(
-    "name", ["dino_swin_tiny_224", "dino_convnext_tiny_384", "dino_focal_tiny_lrf_fl3"]
+MEASURED = (
+    "dino_swin_tiny_224",
+    "dino_convnext_tiny_384",
+    "dino_focal_tiny_lrf_fl3",
+    "dino_vitdet_base",
 )
+
+
+@pytest.mark.parametrize("name", MEASURED)
 def test_outputs(name):
     """In float32, as the reference was; float64 takes a minute more and agrees to 2e-6."""
-    backbone = TimmBackbone(**upstream_backbones.ARGUMENTS[name])
+    backbone = upstream_backbones.build(name)
     report = load_weights(nn.ModuleDict({"backbone": backbone}), upstream_backbones.weights(name))
     assert report.missing == report.unexpected == []
     with torch.no_grad():
