@@ -1,0 +1,24 @@
+"""DAB-DETR on Swin-T, one scale, 50 epochs of COCO.
+
+Hyper-parameters as published with upstream; not trained here.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/dab_detr/dab_detr_swin_t_in1k_50ep.py
+"""
+
+from ..common.backbones.swin import swin_tiny
+from ..common.coco_schedule import lr_multiplier_50ep as lr_multiplier
+from ..common.data.coco_detr import dataloader
+from ..common.detr_adamw import optimizer
+from ..common.train import train
+from .models.dab_detr_r50 import model
+
+model.backbone = swin_tiny
+model.backbone.out_strides = [32]
+model.neck.in_features = ["p3"]
+
+dataloader.train.total_batch_size = 16
+
+train.output_dir = "./output/dab_detr_swin_tiny_in1k_50ep"
+train.max_iter = 375000
+train.clip_grad.enabled = True

@@ -1,0 +1,13 @@
+"""Two-stage H-Deformable-DETR on Swin-T, 36 epochs of COCO.
+
+Hyper-parameters as published with upstream; not trained here.
+
+    python tools/train_net.py --num-gpus 8 \
+        --config-file configs/h_deformable_detr/h_deformable_detr_swin_tiny_two_stage_36ep.py
+"""
+
+from ..common.coco_schedule import lr_multiplier_36ep as lr_multiplier
+from .h_deformable_detr_swin_tiny_two_stage_12ep import dataloader, model, optimizer, train
+
+train.output_dir = "./output/h_deformable_detr_swin_tiny_two_stage_36ep"
+train.max_iter = 270000
