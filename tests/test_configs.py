@@ -53,7 +53,16 @@ def test_numbers_said_once_reach_every_part(recipe):
     assert predictions[0].boxes.shape == (1, 12, 4)
 
 
-@pytest.mark.parametrize("recipe", [zoo.RECIPES[0], "detr/detr_r50_300ep.py"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "detr/detr_r50_300ep.py",
+        "conditional_detr/conditional_detr_r50_50ep.py",
+        "dab_detr/dab_detr_r50_50ep.py",
+        "deformable_detr/deformable_detr_r50_50ep.py",
+        "dab_deformable_detr/dab_deformable_detr_r50_50ep.py",
+    ],
+)
 def test_mixed_precision(recipe):
     """Losses in bfloat16 autocast stay near; boxes and scores keep single precision."""
     model = zoo.small_model(recipe).train()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers import MLP, get_sine_pos_embed
-from detrex.utils import inverse_sigmoid
+from detrex.utils import at_least_float32, inverse_sigmoid
 
 from .memory import Memory
 from .predictions import Prediction
@@ -129,7 +129,9 @@ class LearnedQueries(nn.Module):
         content = torch.zeros_like(pos)
         if self.content is not None:
             content = self.content.weight.expand_as(pos)
-        anchors = None if self.anchor_head is None else self.anchor_head(pos).sigmoid()
+        anchors = None
+        if self.anchor_head is not None:
+            anchors = at_least_float32(self.anchor_head(pos)).sigmoid()
         return Queries(content, anchors, pos)
 
 

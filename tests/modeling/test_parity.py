@@ -29,7 +29,7 @@ MODELS = {
     "conditional_detr_r50_dc5": "conditional_detr/conditional_detr_r50_dc5_50ep.py",
     "dab_detr_r50": "dab_detr/dab_detr_r50_50ep.py",
     "dab_detr_r101": "dab_detr/dab_detr_r101_50ep.py",
-    "dab_detr_r50_dc5": "dab_detr/models/dab_detr_r50_dc5.py",  # measured without the recipe's change
+    "dab_detr_r50_dc5": "dab_detr/models/dab_detr_r50_dc5.py",  # the recipe changes it further
     "dab_detr_r50_3patterns": "dab_detr/dab_detr_r50_3patterns_50ep.py",
     "dab_detr_r50_dc5_3patterns": "dab_detr/dab_detr_r50_dc5_3patterns_50ep.py",
     "dn_detr_r50": "dn_detr/dn_detr_r50_50ep.py",
