@@ -17,7 +17,7 @@ from detrex.utils.weight_files import CheckpointError, read_weight_file
 from .backbone_rules import as_pointwise
 from .classes import ClassRows
 from .resnets import adapt_first_conv, check_origin, with_statistics
-from .rules import CLASSIFIER, NOT_WEIGHTS, targets
+from .rules import ADDED_TO_BACKBONE, CLASSIFIER, NOT_WEIGHTS, targets
 
 __all__ = ["CheckpointError", "LoadReport", "check_same_names", "load_weights"]
 
@@ -98,6 +98,15 @@ class LoadReport:
         """Weights that got rows of some of their classes only."""
         return [name for name, w in self.class_rows.items() if w.copied < w.model[0]]
 
+    def unfilled_backbone(self) -> list[str]:
+        """Weights of the backbone that the source doesn't have.
+
+        None of them are what a detector adds to a pretrained network, as long as that is filled.
+        """
+        absent = [n for n in [*self.missing, *self.mismatched] if n.startswith("backbone.")]
+        filled = any(name.startswith("backbone.") for name in self.loaded)
+        return [n for n in absent if not (filled and ADDED_TO_BACKBONE.match(n))]
+
     def check(self, source: str, allow_partial_backbone: bool = False) -> None:
         """Refuse weights that don't fit: nothing loaded, or a backbone that got only a part.
 
@@ -114,12 +123,12 @@ class LoadReport:
                 f"It has {_some([*self.unexpected, *self.mismatched, *self.ignored])}; the model "
                 f"wants {_some(self.missing)}."
             )
-        got, total = self.coverage().get("backbone", (0, 0))
-        if 0 < got < total and not allow_partial_backbone:
-            absent = [n for n in [*self.missing, *self.mismatched] if n.startswith("backbone.")]
+        absent = self.unfilled_backbone()
+        _, total = self.coverage().get("backbone", (0, 0))
+        if 0 < len(absent) < total and not allow_partial_backbone:
             raise CheckpointError(
-                f"{source} fills {got} of the backbone's {total} weights; the rest, "
-                f"{_some(absent)}, would stay random. Is it of another network? To go on all the "
+                f"{source} fills {total - len(absent)} of the backbone's {total} weights; the "
+                f"rest, {_some(absent)}, would stay random. Is it of another network? To go on all the "
                 "same, set train.allow_partial_backbone=true."
             )
 

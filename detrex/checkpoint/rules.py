@@ -60,6 +60,9 @@ NOT_WEIGHTS = re.compile(
 )
 """Entries of a checkpoint that no model needs."""
 
+ADDED_TO_BACKBONE = re.compile(r"backbone\.(?:norms|pyramid)\.")
+"""What a detector adds to a pretrained network, so that no weights of the network have it."""
+
 CLASSIFIER = re.compile(
     r"(?:backbone\.)?(?:stem\.)?(?:fc|classifier|head|linear)\..*|(?:fc1000|pred)_[wb]|conv1_b"
 )

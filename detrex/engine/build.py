@@ -44,7 +44,7 @@ def build_filled_model(
 ) -> nn.Module:
     """The model of a config with the weights in a file, to train it further.
 
-    The backbone's pretrained weights are only fetched if the file turns out to have none for it.
+    The backbone's pretrained weights are only fetched if the file turns out not to fill it.
 
     Args:
         cfg: a complete config.
@@ -56,11 +56,13 @@ def build_filled_model(
     """
     model, report = _fill(cfg, path, class_names)
     _check(report, path, cfg.train.allow_partial_backbone)
-    if _backbone_is_empty(report):
+    unfilled = report.unfilled_backbone()
+    if unfilled:
         logger.warning(
-            "%s has no weights for the backbone, which starts from those that model.backbone "
-            "names; without any there it starts from random ones",
+            "%s has nothing for %d weights of the backbone, which start from those that "
+            "model.backbone names; without any there they start from random ones",
             path,
+            len(unfilled),
         )
         model = build_model(cfg)
         report = load_weights(model, path, class_names)
@@ -124,8 +126,3 @@ def _check(report: LoadReport, path: str, allow_partial_backbone: bool) -> None:
             'weights as train.init_checkpoint=..., or say train.init_checkpoint="" to start from '
             "those that model.backbone names."
         ) from e
-
-
-def _backbone_is_empty(report: LoadReport) -> bool:
-    loaded, total = report.coverage().get("backbone", (0, 0))
-    return loaded == 0 < total

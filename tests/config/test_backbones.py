@@ -61,3 +61,20 @@ def test_a_detector_normalizes_images_as_the_new_backbone_expects():
     torch.testing.assert_close(detector.pixel_std.flatten(), 255 * torch.tensor(std))
     model.pixel_mean = [1.0, 2.0, 3.0]
     assert instantiate(model).pixel_mean.flatten().tolist() == [1.0, 2.0, 3.0]
+
+
+def test_inputs_of_the_neck_that_are_left_over_are_named():
+    model = get_config("detr/models/detr_r50.py").model
+    model.backbone = node("resnet_d.py", "resnet50d")
+    with (
+        skip_pretrained(),
+        torch.device("meta"),
+        pytest.raises(
+            ValueError, match=r"in_features name 'res5', but the backbone has \['p2', 'p3"
+        ),
+    ):
+        instantiate(model)
+    model.neck.in_features = ["p4"]
+    model.backbone.out_strides = [32]
+    with skip_pretrained(), torch.device("meta"):
+        assert instantiate(model).neck.in_channels == {"p4": 2048}

@@ -26,6 +26,7 @@ class Backbone(nn.Linear):
         if not pretrained_skipped():
             Backbone.fetched += 1
             nn.init.constant_(self.weight, PRETRAINED)
+            nn.init.constant_(self.bias, PRETRAINED)
 
 
 class Detector(nn.Module):
@@ -90,7 +91,31 @@ def test_a_checkpoint_without_a_backbone_leaves_the_pretrained_one(cfg, saved, c
     assert values(model.head) == {1.0}
     assert Backbone.fetched == 1
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warning.startswith(f"{path} has no weights for the backbone")
+    assert warning.startswith(f"{path} has nothing for 2 weights of the backbone")
+
+
+def test_what_a_part_of_a_backbone_lacks_stays_pretrained(cfg, saved):
+    path = saved("backbone.weight")
+    with pytest.raises(CheckpointError, match=r"train\.allow_partial_backbone=true"):
+        build_filled_model(cfg, path)
+    assert Backbone.fetched == 0
+    cfg.train.allow_partial_backbone = True
+    model = build_filled_model(cfg, path)
+    assert values(model.backbone) == {1.0}
+    assert set(model.backbone.bias.tolist()) == {PRETRAINED}
+
+
+class Normed(Backbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({"p1": nn.LayerNorm(2)})
+
+
+def test_a_network_fills_a_backbone_that_has_norms_besides(cfg, saved):
+    path = saved("backbone")
+    cfg.model.backbone = L(Normed)()
+    assert values(build_filled_model(cfg, path).backbone) == {1.0}
+    assert Backbone.fetched == 0
 
 
 def test_a_pretrained_part_of_another_name_is_fetched(cfg, saved):

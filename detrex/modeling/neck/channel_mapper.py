@@ -107,7 +107,8 @@ class ChannelMapper(nn.Module):
                 close = difflib.get_close_matches(str(name), list(shapes), n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise ValueError(
-                    f"The neck's in_features name {name!r}, but {source} has {list(shapes)}.{hint}"
+                    f"The neck's in_features name {name!r}, but {source} has {list(shapes)}.{hint} "
+                    "Without input_shapes and in_features the neck takes all that the backbone has."
                 )
             width = shapes[name].channels
             if width is None:
