@@ -165,6 +165,7 @@ class LearnedAnchors(nn.Module):
             many learned contents in turn; then ``learned_content`` counts for nothing.
         uniform_centers: start with centers spread evenly over the image.
         indicator: the last channel of ``learned_content`` is 0, for denoising queries to differ in.
+        num_groups: make so many times as many queries, as in :class:`LearnedQueries`.
     """
 
     def __init__(
@@ -175,8 +176,10 @@ class LearnedAnchors(nn.Module):
         num_patterns: int = 0,
         uniform_centers: bool = False,
         indicator: bool = False,
+        num_groups: int = 1,
     ):
         super().__init__()
+        num_queries = num_queries * num_groups
         self.embed_dim = embed_dim
         self.anchors = AnchorTable(num_queries, uniform_centers)
         self.patterns = nn.Embedding(num_patterns, embed_dim) if num_patterns else None
