@@ -128,8 +128,8 @@ class LoadReport:
         if 0 < len(absent) < total and not allow_partial_backbone:
             raise CheckpointError(
                 f"{source} fills {total - len(absent)} of the backbone's {total} weights; the "
-                f"rest, {_some(absent)}, would stay random. Is it of another network? To go on all the "
-                "same, set train.allow_partial_backbone=true."
+                f"rest, {_some(absent)}, would stay random. Is it of another network? To go on all "
+                "the same, set train.allow_partial_backbone=true."
             )
 
     def check_complete(self, source: str, class_names: Sequence[str] | None = None) -> None:

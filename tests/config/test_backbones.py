@@ -78,3 +78,16 @@ def test_inputs_of_the_neck_that_are_left_over_are_named():
     model.backbone.out_strides = [32]
     with skip_pretrained(), torch.device("meta"):
         assert instantiate(model).neck.in_channels == {"p4": 2048}
+
+
+def test_a_recipe_can_be_written_and_read(tmp_path):
+    recipe = get_config("dab_deformable_detr/dab_deformable_detr_swin_tiny_50ep.py")
+    LazyConfig.save(recipe, str(tmp_path / "config.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]  # and no pickle beside it
+    again = LazyConfig.load(str(tmp_path / "config.yaml"))
+    assert OmegaConf.to_container(again.model, resolve=True)["backbone"]["out_strides"] == [
+        8,
+        16,
+        32,
+    ]
+    assert instantiate(again.optimizer.params.lr_factor_func)("backbone.norms.p1.weight") == 1.0
