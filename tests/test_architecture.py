@@ -28,7 +28,7 @@ MAY_IMPORT = {
 
 # Inside modeling: each file may import those of the rows above its own.
 MODELING_ROWS = [
-    {"predictions", "memory"},
+    {"predictions", "memory", "checks"},
     {"losses", "matcher", "queries", "encoder", "heads"},
     {"query_pos", "query_groups"},
     {"criterion", "decoder", "postprocess"},

@@ -71,18 +71,24 @@ class DetrDatasetMapper:
         """
         Raises:
             OSError: the image does not exist or cannot be decoded.
-            ValueError: an annotation's class id is out of range, or its mask is missing.
+            ValueError: an annotation's class id is out of range, its mask is missing, or pixels
+                are not finite.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
         image = self._read_image(dataset_dict)
         aug_input = T.AugInput(image)
         transforms = self._choose_augmentation()(aug_input)
         image = aug_input.image
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise ValueError(
+                f"image {dataset_dict['file_name']} has pixels that are NaN or infinite after its "
+                "augmentation; repair the image or leave that augmentation out"
+            )
         # PyTorch has no tensors of negative stride, which flips leave behind.
         dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         annotations = dataset_dict.pop("annotations", [])
         if self.is_train:
-            annotations = self._usable(annotations, dataset_dict["file_name"])
+            annotations = self._usable(annotations, dataset_dict)
             dataset_dict["instances"] = self._targets(annotations, transforms, image.shape[:2])
         return dataset_dict
 
@@ -109,8 +115,13 @@ class DetrDatasetMapper:
             return crop
         return self.augmentation
 
-    def _usable(self, annotations: list[dict[str, Any]], file_name: str) -> list[dict[str, Any]]:
-        """Annotations to learn from: no crowds, a finite box with an area, a class in range."""
+    def _usable(
+        self, annotations: list[dict[str, Any]], dataset_dict: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Annotations to learn from: no crowds, a box that shows some of the image, a known
+        class."""
+        file_name = dataset_dict["file_name"]
+        size = dataset_dict.get("width", math.inf), dataset_dict.get("height", math.inf)
         usable = []
         for index, annotation in enumerate(annotations):
             if annotation.get("iscrowd", 0):
@@ -121,7 +132,7 @@ class DetrDatasetMapper:
                     f"annotation number {index} of {file_name} has no segmentation, which "
                     "mask_on=True needs; add it or set mask_on=False"
                 )
-            if _has_area(annotation):
+            if _has_area(annotation, *size):
                 usable.append(annotation)
             else:
                 self._warn_of_box(annotation["bbox"], index, file_name)
@@ -139,7 +150,8 @@ class DetrDatasetMapper:
         self._num_bad_boxes += 1
         if self._num_bad_boxes <= _MAX_WARNINGS:
             logger.warning(
-                "annotation number %d of %s is left out: its box %s has no area (%d such so far%s)",
+                "annotation number %d of %s is left out: its box %s has no area in it (%d such so "
+                "far%s)",
                 index,
                 file_name,
                 [float(v) for v in box],
@@ -171,9 +183,9 @@ class DetrDatasetMapper:
         return utils.filter_empty_instances(instances)
 
 
-def _has_area(annotation: dict[str, Any]) -> bool:
+def _has_area(annotation: dict[str, Any], width: float, height: float) -> bool:
     x0, y0, x1, y1 = BoxMode.convert(
         [float(v) for v in annotation["bbox"]], annotation["bbox_mode"], BoxMode.XYXY_ABS
     )
     finite = all(math.isfinite(v) for v in (x0, y0, x1, y1))
-    return finite and x1 > x0 and y1 > y0
+    return finite and min(x1, width) > max(x0, 0) and min(y1, height) > max(y0, 0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from detrex.layers import box_xyxy_to_cxcywh
 
 from .backbone.pixels import IMAGENET_RGB
+from .checks import check_counts, check_inputs, check_targets
 from .criterion import SetCriterion
 from .neck import ChannelMapper
 from .predictions import Prediction, Targets
@@ -72,6 +73,12 @@ class DETR(nn.Module):
         pixel_std: Sequence[float] | None = None,
     ):
         super().__init__()
+        check_counts(num_classes=num_classes, num_queries=num_queries)
+        if criterion.num_classes != num_classes:
+            raise ValueError(
+                f"model.num_classes is {num_classes}, but model.criterion.num_classes "
+                f"{criterion.num_classes}: let the latter refer to the former."
+            )
         neck.connect(backbone.output_shape())
         self.backbone = backbone
         self.neck = neck
@@ -135,7 +142,12 @@ class DETR(nn.Module):
         return self.transformer(maps, masks, pos, padded, targets)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> list[Tensor]:
-        """Images on the model's device and in its dtype, normalized, each of its own size."""
+        """Images on the model's device and in its dtype, normalized, each of its own size.
+
+        Raises:
+            ValueError: pixels are NaN or infinite; names the image.
+        """
+        check_inputs(batched_inputs)
         mean, std = self.pixel_mean, self.pixel_std
         return [(x["image"].to(mean, non_blocking=True) - mean) / std for x in batched_inputs]
 
@@ -170,24 +182,18 @@ class DETR(nn.Module):
         """Per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh.
 
         Raises:
-            ValueError: a class is not below ``num_classes``; names the image.
+            ValueError: a class is not below ``num_classes``, or a box not finite; names the image.
         """
+        check_targets(batched_inputs, self.num_classes)
         targets: Targets = []
         for x in batched_inputs:
-            classes = x["instances"].gt_classes
-            if not classes.is_cuda and len(classes) and int(classes.max()) >= self.num_classes:
-                raise ValueError(
-                    f"{x.get('file_name', 'an image')} has an object of class "
-                    f"{int(classes.max())}, the model only 0 to {self.num_classes - 1}: set "
-                    "model.num_classes to the number of categories."
-                )
-            instances = x["instances"].to(self.device)
+            # Computed where they are, most likely on the CPU: a GPU then need not be waited for.
+            instances = x["instances"]
             height, width = instances.image_size
-            boxes = instances.gt_boxes.tensor.to(self.pixel_mean)
-            scale = boxes.new_tensor((width, height, width, height))
-            targets.append(
-                {"labels": instances.gt_classes, "boxes": box_xyxy_to_cxcywh(boxes / scale)}
-            )
+            boxes = instances.gt_boxes.tensor.to(self.pixel_mean.dtype)
+            boxes = box_xyxy_to_cxcywh(boxes / boxes.new_tensor((width, height, width, height)))
+            labels = instances.gt_classes.to(self.device, non_blocking=True)
+            targets.append({"labels": labels, "boxes": boxes.to(self.device, non_blocking=True)})
         return targets
 
 

@@ -140,6 +140,25 @@ def test_boxes_without_area_are_left_out_with_a_warning(record, caplog):
     assert "10 such so far; no more are reported" in caplog.records[-1].message
 
 
+@pytest.mark.parametrize("bbox", [[50, 5, 10, 10], [5, -20, 10, 15], [40, 0, 5, 5]])
+def test_boxes_outside_the_image_are_left_out_with_a_warning(record, caplog, bbox):
+    record["annotations"][1] = _object(bbox, 0)
+    out = DetrDatasetMapper([T.NoOpTransform()])(record)
+    assert out["instances"].gt_classes.tolist() == [1]
+    assert "annotation number 1 of" in caplog.text and "has no area in it" in caplog.text
+
+
+def test_pixels_that_an_augmentation_has_broken_are_named(record):
+    class Broken(T.NoOpTransform):
+        def apply_image(self, image):
+            image = image.astype(np.float32)
+            image[3, 4] = np.nan
+            return image
+
+    with pytest.raises(ValueError, match=r"a\.png has pixels that are NaN or infinite"):
+        DetrDatasetMapper([Broken()])(record)
+
+
 def test_class_ids_out_of_range_are_named(record):
     DetrDatasetMapper([], num_classes=2)(record)
     with pytest.raises(ValueError, match=r"number 0 of .*a\.png has class 1.*below 1"):

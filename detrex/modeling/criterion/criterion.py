@@ -136,8 +136,12 @@ class SetCriterion(nn.Module):
                 :func:`~detrex.modeling.predictions.predictions_from_outputs` takes.
             targets: per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh, on the
                 device of the predictions. They aren't written to; ``T = 0`` is fine.
+
+        Raises:
+            ValueError: there are logits of another number of classes.
         """
         predictions = predictions_from_outputs(outputs) if isinstance(outputs, Mapping) else outputs
+        self._check_classes(predictions)
         device = predictions[0].boxes.device
         matches = self.matcher.match(predictions, targets)
         pairs = matched_pairs(matches, all_own_targets(predictions, targets), device)
@@ -147,6 +151,16 @@ class SetCriterion(nn.Module):
             terms = self.prediction_losses(prediction, own, num_boxes)
             losses |= {name + prediction.suffix: value for name, value in terms.items()}
         return losses
+
+    def _check_classes(self, predictions: Sequence[Prediction]) -> None:
+        no_object = self.loss_class_type == "ce_loss"
+        for p in predictions:
+            if not p.class_agnostic and p.logits.shape[-1] != self.num_classes + no_object:
+                raise ValueError(
+                    f"predictions have {p.logits.shape[-1]} logits, but the criterion expects "
+                    f"{self.num_classes}{' and one for no object' if no_object else ''}: let the "
+                    "heads and the criterion have the num_classes of the model."
+                )
 
     def weighted(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses times their weights; a loss without a weight stays as it is."""

@@ -1,0 +1,64 @@
+"""What is wrong with a config or a batch, said before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_counts(**counts: int) -> None:
+    """Numbers of things that a model can't be without.
+
+    Raises:
+        ValueError: one is less than 1; names it.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"model.{name} is {count}, but must be at least 1.")
+
+
+def check_inputs(batch: Sequence[Mapping[str, Any]]) -> None:
+    """Pixels are numbers. Images on a GPU are not looked at, as that would wait for it.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    for x in batch:
+        if not _finite(x["image"]):
+            raise ValueError(
+                f"{_name(x)} has pixels that are NaN or infinite: repair the image or the "
+                "augmentation that made them."
+            )
+
+
+def check_targets(batch: Sequence[Mapping[str, Any]], num_classes: int) -> None:
+    """Classes are below ``num_classes`` and boxes are finite, as far as they are on the CPU.
+
+    Raises:
+        ValueError: naming the image.
+    """
+    for x in batch:
+        classes, boxes = x["instances"].gt_classes, x["instances"].gt_boxes.tensor
+        if not _finite(boxes):
+            raise ValueError(
+                f"{_name(x)} has a box that is NaN or infinite: correct or remove the annotation."
+            )
+        if classes.is_cuda or not len(classes):
+            continue
+        wrong = [c for c in (int(classes.min()), int(classes.max())) if not 0 <= c < num_classes]
+        if wrong:
+            raise ValueError(
+                f"{_name(x)} has an object of class {wrong[0]}, the model only 0 to "
+                f"{num_classes - 1}: set model.num_classes to the number of categories."
+            )
+
+
+def _finite(x: Tensor) -> bool:
+    return x.is_cuda or not x.is_floating_point() or bool(torch.isfinite(x).all())
+
+
+def _name(x: Mapping[str, Any]) -> str:
+    return str(x.get("file_name", "an image"))
