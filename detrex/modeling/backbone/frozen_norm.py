@@ -7,10 +7,33 @@ from typing import Any
 import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from timm.layers import FrozenBatchNormAct2d, freeze_batch_norm_2d
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-_FROZEN_NORMS = (torchvision.ops.FrozenBatchNorm2d, FrozenBatchNormAct2d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+class FrozenBatchNorm1d(nn.Module):
+    """A constant batch norm over rows: (N, C) -> (N, C), as LeViT has it after linear layers."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, getattr(norm, name).detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+
+_FROZEN_NORMS = (torchvision.ops.FrozenBatchNorm2d, FrozenBatchNormAct2d, FrozenBatchNorm1d)
 
 
 def is_frozen_norm(norm_layer: Any) -> bool:
@@ -32,7 +55,17 @@ def freeze_all_norms(network: nn.Module, name: str) -> nn.Module:
             f"{name} has no batch norm that could be frozen (its norms are "
             f"{', '.join(sorted(kinds)) or 'none'}); leave norm_layer and freeze_norm out."
         )
-    return freeze_batch_norm_2d(network)
+    return _freeze(network)
+
+
+def _freeze(network: nn.Module) -> nn.Module:
+    if isinstance(network, nn.BatchNorm1d):
+        return FrozenBatchNorm1d(network)
+    network = freeze_batch_norm_2d(network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.BatchNorm1d):
+            network.set_submodule(name, FrozenBatchNorm1d(module))
+    return network
 
 
 def freeze_parameters(network: nn.Module, names: set[str]) -> None:
@@ -42,5 +75,4 @@ def freeze_parameters(network: nn.Module, names: set[str]) -> None:
             parameter.requires_grad_(False)
     for key, module in list(network.named_modules()):
         if isinstance(module, _BATCH_NORMS) and f"{key}.weight" in names:
-            parent, _, child = key.rpartition(".")
-            setattr(network.get_submodule(parent), child, freeze_batch_norm_2d(module))
+            network.set_submodule(key, _freeze(module))

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import timm
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
-from detectron2.utils import comm
 from torch import Tensor, nn
 
-from detrex.utils.pretrained import pretrained_skipped
-from detrex.utils.weight_files import read_state_dict
-
-from . import weights
 from .arguments import plain_arguments
 from .feature_pyramid import SimpleFeaturePyramid
 from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
 from .pixels import PixelStatistics
-from .timm_probe import Level, Probe, build, probe
+from .timm_checkpointing import checkpoint_gradients
+from .timm_probe import Level, Probe, probe
 from .timm_swin import pad_before_shifting
+from .weights import build_with_weights
 
 __all__ = ["TimmBackbone"]
-
-logger = logging.getLogger(__name__)
 
 
 class TimmBackbone(Backbone):
@@ -53,14 +45,18 @@ class TimmBackbone(Backbone):
         out_strides: the same by stride (``(8, 16, 32)``), instead of ``out_indices``.
         norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for constant batch norms; anything
             else is handed to timm.
-        freeze_at: 0 freezes nothing, 1 the stem, k >= 2 everything up to the feature of stride
-            ``2 ** k``: counted as in a ResNet, where 2 is the stem and res2.
-        freeze_norm: the same as ``norm_layer=FrozenBatchNorm2d``.
+        freeze_at: 0 freezes nothing, 1 the stem, k >= 2 the stem and everything up to the feature
+            of stride ``2 ** k``: counted as in a ResNet, where 2 is the stem and res2. The blocks
+            of a plain transformer, all of stride 16, are frozen together by 4.
+        freeze_norm: the same as ``norm_layer=FrozenBatchNorm2d``. Layer norms, which keep no
+            statistics, stay trainable.
         level_norm: add a LayerNorm over the channels of each level, as detectors on Swin, ConvNeXt
             and FocalNet have it; the levels of a pyramid are normalized anyway.
         grad_checkpointing: keep less for the backward pass and compute it again.
         pyramid_channels: width of the levels that a pyramid adds.
-        timm_arguments: more arguments of the network, like ``drop_path_rate``.
+        timm_arguments: more arguments of the network, like ``drop_path_rate``. A network that
+            takes images of one size only needs its ``img_size``, a square that all images fit
+            into; the detector pads them to it.
 
     Raises:
         ValueError: for a network, level, stride or argument that does not exist, naming what does.
@@ -86,6 +82,7 @@ class TimmBackbone(Backbone):
         **timm_arguments: Any,
     ) -> None:
         super().__init__()
+        self.model_name = model_name
         timm_arguments = plain_arguments(timm_arguments)
         if not features_only:
             raise ValueError("A backbone returns features, so features_only can only be True.")
@@ -96,7 +93,7 @@ class TimmBackbone(Backbone):
         if out_features is not None:
             out_indices = _indices_of(out_features)
         requested = () if out_strides is not None else out_indices
-        offer = probe(model_name, requested, in_channels, **timm_arguments)
+        offer = probe(model_name, requested, out_strides or (), in_channels, **timm_arguments)
         indices = _select(offer, requested, out_strides)
         self._levels = {f"p{index}": offer.levels[index] for index in indices}
         self.pyramid: SimpleFeaturePyramid | None = None
@@ -113,11 +110,12 @@ class TimmBackbone(Backbone):
         self._out_features = list(strides)
         self._out_feature_channels = channels
         self._out_feature_strides = strides
-        self._size_divisibility = math.lcm(*offer.strides, *strides.values())
+        self._square_size = offer.square_size
+        self._size_divisibility = offer.square_size or math.lcm(offer.cell, *strides.values())
+        self._cell = offer.cell if offer.whole_cells else 1
 
-        timm_arguments.update(offer.size_arguments)
-        self.timm_model: Any = _build_with_weights(
-            model_name, pretrained, checkpoint_path, in_channels, indices, timm_arguments
+        self.timm_model: Any = build_with_weights(
+            model_name, pretrained, checkpoint_path, in_channels, indices, offer.arguments
         )
         pad_before_shifting(self.timm_model)
         _drop_unused(self.timm_model, set().union(*(lv.parameters for lv in self._levels.values())))
@@ -125,7 +123,7 @@ class TimmBackbone(Backbone):
         if freeze_norm:
             self.timm_model = freeze_all_norms(self.timm_model, model_name)
         if grad_checkpointing:
-            _checkpoint_gradients(self.timm_model, model_name)
+            checkpoint_gradients(self.timm_model, model_name)
         self.norms = nn.ModuleDict()
         if level_norm and self.pyramid is None:
             eps = _norm_eps(self.timm_model)
@@ -137,6 +135,11 @@ class TimmBackbone(Backbone):
     def size_divisibility(self) -> int:
         """What height and width are padded to a multiple of, so that all levels agree."""
         return self._size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """``square_size``, if the network takes images of that size only."""
+        return {"square_size": self._square_size} if self._square_size else {}
 
     @property
     def pixel_mean(self) -> tuple[float, ...]:
@@ -166,15 +169,31 @@ class TimmBackbone(Backbone):
         """Levels by name, in ascending order.
 
         Raises:
-            ValueError: if ``x`` is not a batch of images (B, C, H, W).
+            ValueError: if ``x`` is not a batch of images (B, C, H, W), or their size is one that
+                the network cannot take.
         """
         if x.dim() != 4:
             raise ValueError(f"A backbone takes images (B, C, H, W), not {tuple(x.shape)}.")
+        self._check_size(*x.shape[2:])
         maps = {
             name: self._finish(name, level, y)
             for (name, level), y in zip(self._levels.items(), self.timm_model(x), strict=True)
         }
         return maps if self.pyramid is None else self.pyramid(*maps.values())
+
+    def _check_size(self, height: int, width: int) -> None:
+        square, cell = self._square_size, self._cell
+        if square and (height, width) != (square, square):
+            raise ValueError(
+                f"{self.model_name} takes images of {square} x {square} only, not {height} x "
+                f"{width}; a detector pads smaller ones to that, larger ones need another img_size."
+            )
+        if height % cell or width % cell:
+            padded = " x ".join(str(-(-side // cell) * cell) for side in (height, width))
+            raise ValueError(
+                f"{self.model_name} takes images whose sides are multiples of {cell}, not "
+                f"{height} x {width}; pad them, to {padded} here, as a detector does."
+            )
 
     def _finish(self, name: str, level: Level, x: Tensor) -> Tensor:
         """A level in timm's layout -> (B, C, H, W), normalized if that is asked for."""
@@ -217,58 +236,6 @@ def _select(offer: Probe, indices: Sequence[int], strides: Sequence[int] | None)
     return sorted({deepest[stride] for stride in strides})
 
 
-def _build_with_weights(
-    model_name: str,
-    pretrained: bool | str,
-    checkpoint_path: str,
-    in_channels: int,
-    indices: Sequence[int],
-    arguments: dict[str, Any],
-) -> Any:
-    options = {"in_chans": in_channels, "out_indices": tuple(indices), **arguments}
-    if (pretrained or checkpoint_path) and pretrained_skipped():
-        logger.info("%s starts without pretrained weights: a checkpoint fills it.", model_name)
-        return build(model_name, **options)
-    if pretrained is True and not checkpoint_path:
-        return _download(model_name, options)
-    trunk = build(model_name, **options)
-    if not pretrained and not checkpoint_path:
-        return trunk
-    network = weights.full_network(model_name, **arguments)
-    if checkpoint_path:
-        path = Path(checkpoint_path)
-        state = weights.in_timm_format(read_state_dict(path), network, path)
-    else:
-        path = weights.find_weight_package(str(pretrained), model_name)
-        state = weights.in_order(read_state_dict(path), network, path)
-    state = weights.for_trunk(state, network, in_channels)
-    weights.load_trunk(trunk, state, path)
-    logger.info("Loaded %s from %s.", model_name, path)
-    return trunk
-
-
-def _download(model_name: str, options: dict[str, Any]) -> Any:
-    """Build with timm's weights; one process per machine fetches, the others find them there."""
-    config = timm.get_pretrained_cfg(model_name)
-    source = (config.hf_hub_id or config.url) if config else None
-    if comm.get_local_rank() != 0:
-        comm.synchronize()
-    try:
-        trunk = timm.create_model(model_name, features_only=True, pretrained=True, **options)
-    except Exception as error:
-        # the ways in which a download fails are as many as the libraries below it
-        raise RuntimeError(
-            f"pretrained=True asks for the weights of {model_name} from {source}, which could not "
-            f"be had ({error}). Without a connection, fetch the file elsewhere and give it as "
-            "checkpoint_path=, or set pretrained=False."
-        ) from error
-    finally:
-        if comm.get_local_rank() == 0:
-            comm.synchronize()
-    logger.info("Loaded %s from %s (license: %s).", model_name, source, config and config.license)
-    return trunk
-
-
 def _norm_eps(network: nn.Module) -> float:
     """What the LayerNorms of ``network`` add to the variance, 1e-6 where it has none."""
     return next((m.eps for m in network.modules() if isinstance(m, nn.LayerNorm)), 1e-6)
@@ -297,28 +264,11 @@ def _drop_unused(trunk: nn.Module, used: set[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def _checkpoint_gradients(trunk: Any, model_name: str) -> None:
-    network = dict(trunk.named_children()).get("model", trunk)
-    try:
-        network.set_grad_checkpointing(True)
-    except (AttributeError, AssertionError) as error:
-        raise ValueError(f"{model_name} cannot checkpoint its gradients.") from error
-
-
 def _frozen_parameters(offer: Probe, freeze_at: int) -> set[str]:
     """Names of the parameters that ``freeze_at`` covers."""
     if freeze_at < 0:
         raise ValueError(f"freeze_at is 0 or more, not {freeze_at}.")
     if freeze_at == 0:
         return set()
-    first, *_ = offer.levels.values()
-    limit = 2**freeze_at
-    if offer.is_plain and limit < first.stride:
-        raise ValueError(
-            f"All blocks of {offer.model_name} have stride {first.stride}, so freeze_at="
-            f"{freeze_at} cannot tell them apart; say 0 or {int(math.log2(first.stride))} (all)."
-        )
-    covered = [
-        lv.parameters for lv in offer.levels.values() if freeze_at > 1 and lv.stride <= limit
-    ]
-    return set(first.stem).union(*covered)
+    levels = offer.levels.values() if freeze_at > 1 else ()
+    return set(offer.stem).union(*(lv.parameters for lv in levels if lv.stride <= 2**freeze_at))

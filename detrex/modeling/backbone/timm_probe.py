@@ -8,6 +8,7 @@ the history of each level tells which parameters it depends on.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,13 @@ _SIZE_SWITCHES: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True},
 )
 
-# What networks raise, each in its own way, for arguments that they cannot take.
+# What networks raise, each in its own way, for arguments and images that they cannot take.
 _BUILD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError)
+_RUN_ERRORS = (AssertionError, RuntimeError, ValueError)
+
+# Sides of the image that is tried, in cells of the coarsest level: no window or group of cells
+# that a network may work with divides both.
+_HEIGHT, _WIDTH = 5, 7
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,9 @@ class Level:
         stride: pixels of the image per cell.
         channels_last: whether timm returns it as (B, H, W, C).
         parameters: names of all parameters that it depends on.
-        stem: those of ``parameters`` that come before the level's own module, or all of them
-            where the level is the stem itself. Meaningful for the first level.
+        stem: those of ``parameters`` that come before the network's stages, or all of them where
+            there is nothing before. Meaningful for the first level.
+        is_stem: whether the level comes before the stages itself.
     """
 
     channels: int
@@ -46,16 +53,30 @@ class Level:
     channels_last: bool
     parameters: frozenset[str]
     stem: frozenset[str]
+    is_stem: bool
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A network's levels by timm's index, and the arguments that let it take any image size."""
+    """What a network offers.
+
+    Attributes:
+        levels: by timm's index, ascending; those requested and more.
+        num_levels: how many timm counts.
+        arguments: what to build the network with, so that it takes images of any size if it can.
+        cell: pixels that the sides of images should be a multiple of; its coarsest stride, or
+            more if it works in windows of a fixed size.
+        whole_cells: whether it fails on other images.
+        square_size: the side of the only images that it takes; 0 if it takes others.
+    """
 
     model_name: str
     levels: Mapping[int, Level]
     num_levels: int
-    size_arguments: Mapping[str, bool]
+    arguments: Mapping[str, Any]
+    cell: int
+    whole_cells: bool
+    square_size: int
 
     @property
     def strides(self) -> list[int]:
@@ -65,6 +86,12 @@ class Probe:
     def is_plain(self) -> bool:
         """Whether all levels have one stride, as a plain transformer's blocks do."""
         return len(self.strides) == 1
+
+    @property
+    def stem(self) -> frozenset[str]:
+        """Names of the parameters that come before all stages."""
+        first, *_ = self.levels.values()
+        return first.stem.union(*(lv.parameters for lv in self.levels.values() if lv.is_stem))
 
 
 def check_model_name(model_name: str) -> None:
@@ -94,11 +121,11 @@ def build(model_name: str, **arguments: Any) -> Any:
         raise ValueError(f"{model_name} cannot be built with {given}: {error}") from error
 
 
-def _parameters_behind(output: Tensor) -> set[int]:
-    """Identities of the parameters in the history of ``output``."""
+def parameters_behind(*outputs: Tensor) -> set[int]:
+    """Identities of the parameters in the history of ``outputs``."""
     seen: set[Any] = set()
     found: set[int] = set()
-    pending: list[Any] = [output.grad_fn]
+    pending: list[Any] = [output.grad_fn for output in outputs]
     while pending:
         node = pending.pop()
         if node is None or node in seen:
@@ -112,48 +139,40 @@ def _parameters_behind(output: Tensor) -> set[int]:
 
 
 def _stem_parameters(names: frozenset[str], module: str) -> frozenset[str]:
-    """Parameters that are not inside ``module`` (timm writes ``stages.0`` as ``stages_0``)."""
-    prefixes = tuple(p + "." for p in (module, module.replace(".", "_", 1), f"model.{module}"))
-    outside = frozenset(name for name in names if not name.startswith(prefixes))
+    """Parameters outside the container that ``module`` is in, e.g. ``stages`` of ``stages.0``.
+
+    timm's extractors write ``stages.0`` as ``stages_0`` or ``model.stages.0``.
+    """
+    container = module.partition(".")[0]
+    inside = re.compile(rf"(model\.)?{re.escape(container)}(\.|_\d+\.)")
+    outside = frozenset(name for name in names if not inside.match(name))
     return outside or names
 
 
-def _run(net: Any, in_channels: int) -> dict[int, Level]:
-    """The levels of a network on the meta device, from one pass with an oblong image."""
-    indices = net.feature_info.out_indices
-    deepest = max(info["reduction"] for info in net.feature_info.info)
-    image = torch.empty(1, in_channels, 4 * deepest, 6 * deepest, device="meta")
-    channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
-    names = {id(parameter): name for name, parameter in net.named_parameters()}
-    levels = {}
-    for index, feature in zip(indices, net.eval()(image), strict=True):
-        info = net.feature_info.info[index]
-        used = frozenset(names[key] for key in _parameters_behind(feature) if key in names)
-        levels[index] = Level(
-            channels=feature.shape[-1 if channels_last else 1],
-            stride=info["reduction"],
-            channels_last=channels_last,
-            parameters=used,
-            stem=_stem_parameters(used, info["module"]),
-        )
-    return levels
-
-
-def _build_with_all_levels(
-    model_name: str, requested: Iterable[int], arguments: dict[str, Any]
+def _build_levels(
+    model_name: str, indices: Iterable[int], strides: Iterable[int], arguments: Mapping[str, Any]
 ) -> Any:
-    """The network with every level timm offers by default, and the requested ones besides."""
-    net = build(model_name, **arguments)
-    count = len(net.feature_info.info)
-    default = [index % count for index in net.feature_info.out_indices]
-    wanted = sorted({*default, *_absolute_indices(model_name, requested, count)})
-    if wanted == default:
-        return net
-    try:
-        return build(model_name, out_indices=tuple(wanted), **arguments)
-    except ValueError as error:
-        absent = sorted(set(wanted) - set(default))
-        raise ValueError(f"{model_name} offers the levels {default}, not {absent}.") from error
+    """The network on the meta device, with every level timm offers by default, the requested ones
+    besides and, of a plain network, the first one."""
+    with torch.device("meta"):
+        net = build(model_name, **arguments)
+        reductions = [level["reduction"] for level in net.feature_info.info]
+        count = len(reductions)
+        default = {index % count for index in net.feature_info.out_indices}
+        wanted = default.union(_absolute_indices(model_name, indices, count))
+        if len(set(reductions)) == 1:
+            wanted.add(0)
+        else:
+            deepest = {stride: index for index, stride in enumerate(reductions)}
+            wanted.update(deepest[stride] for stride in strides if stride in deepest)
+        if wanted == default:
+            return net.eval()
+        try:
+            return build(model_name, out_indices=tuple(sorted(wanted)), **arguments).eval()
+        except ValueError as error:
+            raise ValueError(
+                f"{model_name} offers the levels {sorted(default)}, not {sorted(wanted - default)}."
+            ) from error
 
 
 def _absolute_indices(model_name: str, requested: Iterable[int], count: int) -> list[int]:
@@ -168,39 +187,111 @@ def _absolute_indices(model_name: str, requested: Iterable[int], count: int) -> 
     return indices
 
 
+def _run(net: Any, in_channels: int, height: int, width: int) -> dict[int, Level]:
+    """The levels of a network on the meta device, from one pass with an image of this size."""
+    image = torch.empty(1, in_channels, height, width, device="meta")
+    channels_last = str(getattr(net, "output_fmt", "NCHW")).upper().endswith("NHWC")
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    levels = {}
+    for index, feature in zip(net.feature_info.out_indices, net(image), strict=True):
+        info = net.feature_info.info[index]
+        rows, columns = feature.shape[1:3] if channels_last else feature.shape[2:]
+        if rows == columns and height != width:
+            raise ValueError(f"its maps are {rows} x {columns} whatever the image")
+        used = frozenset(names[key] for key in parameters_behind(feature) if key in names)
+        levels[index] = Level(
+            channels=feature.shape[-1 if channels_last else 1],
+            stride=info["reduction"],
+            channels_last=channels_last,
+            parameters=used,
+            stem=_stem_parameters(used, info["module"]),
+            is_stem=info["reduction"] <= 2 and "." not in info["module"],
+        )
+    return levels
+
+
+def _fails(net: Any, in_channels: int, height: int, width: int) -> str:
+    """Why the network cannot take an image of this size; empty if it can."""
+    try:
+        _run(net, in_channels, height, width)
+    except _RUN_ERRORS as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _own_side(net: Any) -> int:
+    return int(net.pretrained_cfg["input_size"][-1])
+
+
+def _square_side(model_name: str, img_size: Any, own: int, reason: str) -> int:
+    """The side of the only images that a network takes, if the user has chosen one."""
+    sides = {img_size} if img_size is None or isinstance(img_size, int) else set(img_size)
+    if len(sides) == 1 and None not in sides:
+        return int(sides.pop())
+    raise ValueError(
+        f"{model_name} takes images of one size only ({reason}), while a detector's images have "
+        f"many. Choose a square that they fit into, like img_size={own}, and the detector pads "
+        "them to it; or take a convolutional network, a Swin or a plain ViT."
+    )
+
+
 def probe(
-    model_name: str, requested: Iterable[int] = (), in_channels: int = 3, **arguments: Any
+    model_name: str,
+    indices: Iterable[int] = (),
+    strides: Iterable[int] = (),
+    in_channels: int = 3,
+    **arguments: Any,
 ) -> Probe:
     """Find out what the network ``model_name`` offers.
 
     Args:
         model_name: as timm knows it.
-        requested: indices of levels; negative ones count from the end.
+        indices: of levels; negative ones count from the end.
+        strides: of more levels, those of them that there are.
         in_channels: channels of the images.
-        arguments: passed on to timm.
+        arguments: passed on to timm; a network that takes images of one size only takes those of
+            its ``img_size``, if that is a square.
 
     Raises:
         ValueError: for an unknown name or level, arguments the network does not take, or a
             network that only takes images of one size.
     """
     check_model_name(model_name)
-    arguments["in_chans"] = in_channels
-    failure: Exception | None = None
+
+    def build_with(switch: Mapping[str, Any]) -> Any:
+        options = {**arguments, **switch, "in_chans": in_channels}
+        return _build_levels(model_name, indices, strides, options)
+
+    plain = build_with({})
+    reason = ""
     for switch in _SIZE_SWITCHES:
         try:
-            with torch.device("meta"):
-                net = _build_with_all_levels(model_name, requested, {**arguments, **switch})
+            net = build_with(switch) if switch else plain
         except ValueError:
-            if not switch:
-                raise
             continue  # the network has no such switch
-        try:
-            levels = _run(net, in_channels)
-        except (AssertionError, RuntimeError, ValueError) as error:
-            failure = failure or error
-            continue
-        return Probe(model_name, levels, len(net.feature_info.info), switch)
-    raise ValueError(
-        f"{model_name} only takes images of one size ({str(failure) or type(failure).__name__}), "
-        "while a detector's images have many; take a convolutional network, a Swin or a plain ViT."
-    ) from failure
+        cell = max(level["reduction"] for level in net.feature_info.info)
+        failure = _fails(net, in_channels, _HEIGHT * cell, _WIDTH * cell)
+        if not failure:
+            return _examine(model_name, net, in_channels, {**arguments, **switch}, cell)
+        reason = reason or failure
+    own = _own_side(plain)
+    if not _fails(plain, in_channels, _HEIGHT * own, _WIDTH * own):  # windows of a fixed size
+        return _examine(model_name, plain, in_channels, arguments, own)
+    side = _square_side(model_name, arguments.get("img_size"), own, reason)
+    if failure := _fails(plain, in_channels, side, side):
+        raise ValueError(
+            f"{model_name} cannot take images of {side} x {side} ({failure}); its own size is "
+            f"{own}."
+        )
+    levels = _run(plain, in_channels, side, side)
+    return Probe(model_name, levels, len(plain.feature_info.info), arguments, 1, False, side)
+
+
+def _examine(
+    model_name: str, net: Any, in_channels: int, arguments: dict[str, Any], cell: int
+) -> Probe:
+    """What a network offers that takes images of ``cell`` times any number of pixels."""
+    height, width = _HEIGHT * cell, _WIDTH * cell
+    levels = _run(net, in_channels, height, width)
+    whole_cells = bool(_fails(net, in_channels, height + 1, width + 1))
+    return Probe(model_name, levels, len(net.feature_info.info), arguments, cell, whole_cells, 0)

