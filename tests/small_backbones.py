@@ -11,6 +11,7 @@ _SMALL = {
     "focalnet_": {"model_name": "focalnet_tiny_srf", "mlp_ratio": 0.25},
     "ghostnet": {},
     "resnet": {"model_name": "resnet18d"},
+    "samvit_": {**_PLAIN, "global_attn_indexes": (2,)},
     "swin_": {
         "model_name": "swin_tiny_patch4_window7_224",
         "depths": (1, 1, 1, 1),

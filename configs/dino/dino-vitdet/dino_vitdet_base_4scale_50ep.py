@@ -1,6 +1,6 @@
-"""DINO on ViT-B by MAE, four scales, 50 epochs of COCO.
+"""DINO on ViTDet-B, pretrained by MAE, four scales, 50 epochs of COCO.
 
-All blocks attend to the whole image, unlike upstream's. Not trained here.
+Hyper-parameters as published with upstream; not trained here.
 
     python tools/train_net.py --num-gpus 8 \
         --config-file configs/dino/dino-vitdet/dino_vitdet_base_4scale_50ep.py

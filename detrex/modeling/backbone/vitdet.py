@@ -55,7 +55,7 @@ class ViTDet(TimmBackbone):
     Args:
         model_name: ``samvit_base_patch16``, ``samvit_large_patch16`` or ``samvit_huge_patch16``.
         pretrain_img_size: pixels that the table of positions was trained for.
-        out_channels: of every map.
+        pyramid_channels: of every map.
         arguments: the others of :class:`TimmBackbone`.
     """
 
@@ -63,14 +63,14 @@ class ViTDet(TimmBackbone):
         self,
         model_name: str = "samvit_base_patch16",
         pretrain_img_size: int = 224,
-        out_channels: int = 256,
+        pyramid_channels: int = 256,
         **arguments: Any,
     ) -> None:
         super().__init__(
             model_name,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             out_strides=(8, 16, 32),
-            pyramid_channels=out_channels,
+            pyramid_channels=pyramid_channels,
             use_abs_pos=False,
             **arguments,
         )
@@ -80,7 +80,7 @@ class ViTDet(TimmBackbone):
         assert self.pyramid is not None
         self.pyramid.norm = nn.Identity()
         self._out_features.append("p6")
-        self._out_feature_channels["p6"] = out_channels
+        self._out_feature_channels["p6"] = pyramid_channels
         self._out_feature_strides["p6"] = 64
         self._size_divisibility = 64
 

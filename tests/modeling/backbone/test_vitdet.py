@@ -10,7 +10,7 @@ from detrex.modeling.backbone.vitdet import PositionTable
 
 def small(**arguments) -> ViTDet:
     sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2, "global_attn_indexes": (2,)}
-    return ViTDet(out_channels=16, window_size=3, **sizes, **arguments)
+    return ViTDet(pyramid_channels=16, window_size=3, **sizes, **arguments)
 
 
 def test_contract(check_contract):
@@ -50,7 +50,7 @@ def test_blocks_of_windows_see_no_further():
     """With no block that attends to all, a change stays within its window of 3 x 3 patches."""
     torch.manual_seed(0)
     sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2, "global_attn_indexes": ()}
-    backbone = ViTDet(out_channels=16, window_size=3, **sizes).eval()
+    backbone = ViTDet(pyramid_channels=16, window_size=3, **sizes).eval()
     x = torch.randn(1, 3, 64, 128)
     changed = x.clone()
     changed[..., :16, :16] += torch.randn(3, 16, 16)
