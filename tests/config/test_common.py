@@ -18,6 +18,7 @@ REFERENCE = json.loads((Path(__file__).parent / "data" / "common_reference.json"
 # Keys of ours that the reference doesn't have, and values that differ on purpose.
 OURS_ONLY = {
     "train.amp.dtype": "auto",
+    "train.allow_partial_backbone": False,
     "train.grad_accum_steps": 1,
     "train.best_checkpoint.enabled": True,
     "train.best_checkpoint.metric": "bbox/AP",
