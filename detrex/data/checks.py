@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from detrex.data.coco import DatasetError, coco_dataset_name
+from detrex.data.coco import DatasetError, coco_dataset_name, kept_for_the_run
 
 __all__ = ["check_dataloaders", "check_dataset", "check_same_classes"]
 
@@ -50,7 +50,8 @@ def check_dataloaders(
         if not isinstance(node, DictConfig):
             continue
         _require_values(node, f"dataloader.{split}.dataset")
-        dicts = instantiate(node)
+        with kept_for_the_run():
+            dicts = instantiate(node)
         metadata = [MetadataCatalog.get(name) for name in _dataset_names(node)]
         if not isinstance(dicts, list) or not metadata:
             logger.info("dataloader.%s.dataset has no records to check", split)

@@ -20,6 +20,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,9 @@ from detectron2.utils.file_io import PathManager
 __all__ = ["DatasetError", "coco_dataset", "coco_dataset_name", "register_coco"]
 
 logger = logging.getLogger(__name__)
+
+_KEEPING: ContextVar[bool] = ContextVar("keeping", default=False)
+_KEPT: dict[str, tuple[Any, list[dict[str, Any]]]] = {}  # until they are asked for once
 
 
 class DatasetError(ValueError):
@@ -55,7 +61,7 @@ def coco_dataset(
         FileNotFoundError: ``json_file`` or ``image_root`` does not exist.
         DatasetError: ``name`` is taken by another data set, or ``filter_empty`` left no image.
     """
-    dicts = DatasetCatalog.get(register_coco(json_file, image_root, name))
+    dicts = _read(register_coco(json_file, image_root, name))
     if not filter_empty:
         return dicts
     kept = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
@@ -65,6 +71,27 @@ def coco_dataset(
         )
     logger.info("%s: left out %d images without objects", json_file, len(dicts) - len(kept))
     return kept
+
+
+@contextmanager
+def kept_for_the_run() -> Iterator[None]:
+    """What is read inside is not read again, nor warned of twice, by the next who asks for it."""
+    token = _KEEPING.set(True)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(token)
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    """The records of a registered data set, which may have been read in a check."""
+    stat = os.stat(PathManager.get_local_path(MetadataCatalog.get(name).json_file))
+    version = (stat.st_mtime_ns, stat.st_size)
+    kept_version, kept = _KEPT.pop(name, (None, None))
+    dicts = kept if kept is not None and kept_version == version else DatasetCatalog.get(name)
+    if _KEEPING.get():
+        _KEPT[name] = (version, dicts)
+    return dicts
 
 
 def register_coco(json_file: str, image_root: str, name: str | None = None) -> str:

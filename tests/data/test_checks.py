@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -34,6 +34,22 @@ def test_a_good_data_set_passes(coco, write, caplog):
     paths = write(coco)
     check_dataloaders(_dataloader(_node(paths), _node(paths)), num_classes=2, num_queries=2)
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_what_was_checked_is_not_read_again(coco, write, monkeypatch):
+    paths = write(coco)
+    read = []
+    get = DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: read.append(name) or get(name))
+    check_dataloaders(_dataloader(_node(paths), _node(paths)))
+    first = coco_dataset(*paths)
+    assert len(read) == 1 and len(first) == 3
+    coco_dataset(*paths)  # handed over once, so that it isn't held for ever
+    assert len(read) == 2
+    check_dataloaders(_dataloader(_node(paths)), splits=("train",))
+    coco["images"].pop()
+    write(coco)
+    assert len(coco_dataset(*paths)) == 2
 
 
 def test_wrong_number_of_classes_names_the_override(coco, write):

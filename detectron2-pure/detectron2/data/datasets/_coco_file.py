@@ -102,6 +102,8 @@ class CocoFile:
     def _read_images(self, data: Any) -> list[dict[str, Any]]:
         images = self._list_of_dicts(data, "images")
         if not images:
+            if "images" in data:
+                raise ValueError(f"'{self.path}' lists no image: its 'images' is empty.")
             has = f"it has {', '.join(map(repr, data))}" if data else "it is empty"
             raise ValueError(
                 f"'{self.path}' has no 'images' ({has}); a COCO json lists them under that key."

@@ -123,7 +123,7 @@ def change(key, index, **values):
     [
         ('{"images": [{"id"', ValueError, "not valid JSON"),
         ("[1, 2]", ValueError, "not in COCO format"),
-        ({**content(), "images": []}, ValueError, "has no 'images'"),
+        ({**content(), "images": []}, ValueError, "its 'images' is empty"),
         ({"annotations": [], "categories": []}, ValueError, "has no 'images'.*'annotations'"),
         ({**content(), "images": {"id": 1}}, ValueError, "'images' is not a list"),
         ({**content(), "categories": []}, ValueError, "annotations but no 'categories'"),
