@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 
 def _sine(position: Tensor, num_feats: int, temperature: float) -> Tensor:
-    """Sines and cosines of falling frequency, interleaved: ``(...) -> (..., num_feats)``."""
+    """Sines and cosines of falling frequency, interleaved: ``(...) -> (..., num_feats)``.
+
+    The wavelengths have single precision whatever ``position`` has, as in the published models.
+    """
     exponent = torch.arange(num_feats, device=position.device) // 2 * 2 / num_feats
-    phase = position[..., None] / temperature ** exponent.to(position.dtype)
+    phase = position[..., None] / (temperature**exponent).to(position.dtype)
     return torch.stack((phase[..., 0::2].sin(), phase[..., 1::2].cos()), -1).flatten(-2)
 
 
@@ -70,18 +73,21 @@ class PositionEmbeddingSine(nn.Module):
         self.normalize = normalize
 
     def forward(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """``(B, H, W)`` padding mask, True on padding -> ``(B, 2 * num_pos_feats, H, W)``."""
+        """``(B, H, W)`` padding mask, True on padding -> ``(B, 2 * num_pos_feats, H, W)``.
+
+        Computed in single precision whatever ``dtype``, as the published models have it.
+        """
         valid = ~mask
         temperature = self.temperature
         temps = temperature if isinstance(temperature, (tuple, list)) else (temperature,) * 2
         embedded = []
         for axis, temp in zip((1, 2), temps, strict=True):
-            count = valid.cumsum(axis, dtype=dtype)
+            count = valid.cumsum(axis, dtype=torch.float32)
             if self.normalize:
                 total = count.narrow(axis, -1, 1)
                 count = (count + self.offset) / (total + self.eps) * self.scale
             embedded.append(_sine(count, self.num_pos_feats, temp))
-        return torch.cat(embedded, -1).permute(0, 3, 1, 2)
+        return torch.cat(embedded, -1).permute(0, 3, 1, 2).to(dtype)
 
 
 def sine_position_embedding(embed_dim: int, **kwargs) -> PositionEmbeddingSine:

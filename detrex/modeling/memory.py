@@ -33,13 +33,18 @@ class Memory(NamedTuple):
         return levels.to(self.tokens.device)
 
     def cell_centers(self) -> Tensor:
-        """``(B, S, 2)``, the (x, y) center of each token, relative to the unpadded image."""
+        """``(B, S, 2)``, the (x, y) center of each token, relative to the unpadded image.
+
+        Computed in single precision whatever the model's, as the published models have it.
+        """
         centers = []
         for (h, w), ratio in zip(self.shapes, self.valid_ratios.unbind(1), strict=True):
-            steps = [torch.arange(n, device=ratio.device, dtype=ratio.dtype) + 0.5 for n in (h, w)]
+            steps = [torch.arange(n, device=ratio.device, dtype=torch.float32) for n in (h, w)]
             y, x = torch.meshgrid(*steps, indexing="ij")
-            xy = torch.stack((x / w, y / h), -1).flatten(0, 1)
-            centers.append(xy / ratio[:, None])
+            cells = torch.stack((x, y), -1).flatten(0, 1) + 0.5
+            # columns and rows that are image: whole numbers, so padding changes no center
+            extent = torch.stack((ratio[:, 0] * w, ratio[:, 1] * h), -1).round().float()
+            centers.append((cells / extent[:, None]).to(ratio.dtype))
         return torch.cat(centers, 1)
 
     def per_level(self, anchors: Tensor) -> Tensor:

@@ -269,7 +269,9 @@ class EncoderProposals(nn.Module):
         logits = self.class_embed(tokens)
         if memory.padding is not None:
             logits = logits.masked_fill(memory.padding[..., None], -1e4)  # finite in half precision
-        base = torch.logit(priors).masked_fill(~usable[..., None], float("inf"))
+        single = priors.float()  # as the published models have it
+        base = (single / (1 - single)).log().to(priors.dtype)
+        base = base.masked_fill(~usable[..., None], float("inf"))
         return tokens, logits, self.bbox_embed(tokens) + base
 
 
