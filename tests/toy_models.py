@@ -30,14 +30,13 @@ FAMILIES = {
 
 
 class ToyBackbone(Backbone):
-    """Four convolutions with norms; maps of strides 8, 16 and 32."""
+    """A convolution with a norm for each map; of strides 8, 16 and 32, or the first of these."""
 
-    def __init__(self, width: int = 32):
+    def __init__(self, levels: int = 3, width: int = 32):
         super().__init__()
         self.stem = self.block(3, width, 4)
-        self.stages = nn.ModuleDict(
-            {name: self.block(width, width, 2) for name in ("res3", "res4", "res5")}
-        )
+        names = ("res3", "res4", "res5")[:levels]
+        self.stages = nn.ModuleDict({name: self.block(width, width, 2) for name in names})
         self.width = width
 
     @staticmethod
@@ -53,8 +52,8 @@ class ToyBackbone(Backbone):
         return maps
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        strides = zip(self.stages, (8, 16, 32), strict=True)
-        return {name: ShapeSpec(channels=self.width, stride=stride) for name, stride in strides}
+        strides = {"res3": 8, "res4": 16, "res5": 32}
+        return {name: ShapeSpec(self.width, stride=strides[name]) for name in self.stages}
 
     @property
     def size_divisibility(self) -> int:
@@ -67,6 +66,7 @@ def tiny(model: DictConfig, embed_dim: int = 64, num_classes: int = 3) -> DictCo
     model.update(embed_dim=embed_dim, num_classes=num_classes)
     model.backbone = LazyCall(ToyBackbone)()
     if model.neck.get("in_features"):
+        model.backbone.levels = 1
         model.neck.in_features = ["res3"]
     else:
         model.neck.norm_layer.num_groups = 8  # maps of one cell need more than a channel each

@@ -196,6 +196,11 @@ class OneToMany(nn.Module):
         if targets is None:
             return queries.first(self.num_queries)
         matching, *others = queries.members()
+        if matching.parts > 1:
+            raise ValueError(
+                "OneToMany and GroupCopies both split the matching queries: leave one of them out "
+                "of model.transformer.groups."
+            )
         kept = min(self.num_queries, matching.size)
         repeated = [
             {
