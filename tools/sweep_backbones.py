@@ -56,7 +56,7 @@ class Result:
     name: str
     kind: str
     parameters: int = 0
-    strides: list[int] = field(default_factory=list)
+    strides: list[int | None] = field(default_factory=list)
     detail: str = ""
 
 
@@ -99,7 +99,7 @@ def sweep_one(name: str) -> Result:
 
 def _build(name: str) -> TimmBackbone:
     """A backbone with all the levels that the network offers by default."""
-    info = timm.create_model(name, features_only=True).feature_info
+    info: Any = timm.create_model(name, features_only=True).feature_info
     options: dict[str, Any] = {"out_indices": info.out_indices}
     strides = {level["reduction"] for level in info.info}
     if len(strides) == 1:
@@ -107,7 +107,8 @@ def _build(name: str) -> TimmBackbone:
     try:
         return TimmBackbone(name, **options)
     except ValueError:
-        own = timm.get_pretrained_cfg(name).input_size[-1]
+        config: Any = timm.get_pretrained_cfg(name)
+        own = config.input_size[-1]
         return TimmBackbone(name, img_size=own, **options)
 
 
@@ -134,7 +135,7 @@ def check_promises(backbone: TimmBackbone) -> list[str]:
 
 
 def _shape_breaches(backbone: TimmBackbone, levels: dict[str, Tensor], batch: Tensor) -> list[str]:
-    promised = backbone.output_shape()
+    promised: dict[str, Any] = backbone.output_shape()
     breaches = [] if list(levels) == list(promised) else [f"levels are {list(levels)}"]
     for name, level in levels.items():
         shape = promised[name]

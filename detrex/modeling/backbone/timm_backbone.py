@@ -253,9 +253,10 @@ def _drop_unused(trunk: nn.Module, used: set[str]) -> None:
     Trailing blocks of a sequence are removed; what sits elsewhere is only frozen.
     """
     for name, child in trunk.named_children():
-        while isinstance(child, nn.Sequential) and len(child):
-            last = f"{name}.{len(child) - 1}."
-            own = [f"{last}{key}" for key, _ in child[-1].named_parameters()]
+        if not isinstance(child, nn.Sequential):
+            continue
+        for last, block in reversed(list(child.named_children())):
+            own = [f"{name}.{last}.{key}" for key, _ in block.named_parameters()]
             if not own or used.intersection(own):
                 break
             del child[-1]

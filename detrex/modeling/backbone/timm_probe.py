@@ -8,6 +8,7 @@ the history of each level tells which parameters it depends on.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Probe:
         num_levels: how many timm counts.
         arguments: what to build the network with, so that it takes images of any size if it can.
         cell: pixels that the sides of images should be a multiple of; its coarsest stride, or
-            more if it works in windows of a fixed size.
+            more if it works in windows or in pairs of cells.
         whole_cells: whether it fails on other images.
         square_size: the side of the only images that it takes; 0 if it takes others.
     """
@@ -198,6 +199,8 @@ def _run(net: Any, in_channels: int, height: int, width: int) -> dict[int, Level
         rows, columns = feature.shape[1:3] if channels_last else feature.shape[2:]
         if rows == columns and height != width:
             raise ValueError(f"its maps are {rows} x {columns} whatever the image")
+        if rows > math.ceil(height / info["reduction"]):  # stretched, to make an even number
+            raise ValueError(f"{rows} rows of stride {info['reduction']} for {height} pixels")
         used = frozenset(names[key] for key in parameters_behind(feature) if key in names)
         levels[index] = Level(
             channels=feature.shape[-1 if channels_last else 1],
@@ -225,9 +228,10 @@ def _own_side(net: Any) -> int:
 
 def _square_side(model_name: str, img_size: Any, own: int, reason: str) -> int:
     """The side of the only images that a network takes, if the user has chosen one."""
-    sides = {img_size} if img_size is None or isinstance(img_size, int) else set(img_size)
-    if len(sides) == 1 and None not in sides:
-        return int(sides.pop())
+    sides = set(img_size) if isinstance(img_size, list | tuple) else {img_size}
+    side = sides.pop()
+    if side is not None and not sides:
+        return int(side)
     raise ValueError(
         f"{model_name} takes images of one size only ({reason}), while a detector's images have "
         f"many. Choose a square that they fit into, like img_size={own}, and the detector pads "
@@ -269,14 +273,21 @@ def probe(
             net = build_with(switch) if switch else plain
         except ValueError:
             continue  # the network has no such switch
-        cell = max(level["reduction"] for level in net.feature_info.info)
-        failure = _fails(net, in_channels, _HEIGHT * cell, _WIDTH * cell)
-        if not failure:
-            return _examine(model_name, net, in_channels, {**arguments, **switch}, cell)
-        reason = reason or failure
+        coarsest = max(level["reduction"] for level in net.feature_info.info)
+        for cell in (coarsest, 2 * coarsest):
+            failure = _fails(net, in_channels, _HEIGHT * cell, _WIDTH * cell)
+            if not failure:
+                return _examine(model_name, net, in_channels, {**arguments, **switch}, cell)
+            reason = reason or failure
     own = _own_side(plain)
-    if not _fails(plain, in_channels, _HEIGHT * own, _WIDTH * own):  # windows of a fixed size
+    failure = _fails(plain, in_channels, _HEIGHT * own, _WIDTH * own)
+    if not failure:  # it works in windows of a fixed size
         return _examine(model_name, plain, in_channels, arguments, own)
+    if "meta tensors" in failure:
+        raise ValueError(
+            f"{model_name} cannot be a backbone here: what it does depends on values of tensors "
+            f"({failure}), so its levels cannot be known before it runs; take another network."
+        )
     side = _square_side(model_name, arguments.get("img_size"), own, reason)
     if failure := _fails(plain, in_channels, side, side):
         raise ValueError(

@@ -144,7 +144,7 @@ def build_with_weights(
     checkpoint_path: str,
     in_channels: int,
     indices: Sequence[int],
-    arguments: dict[str, Any],
+    arguments: Mapping[str, Any],
 ) -> Any:
     """The levels ``indices`` of a timm network as one module, with the weights asked for.
 

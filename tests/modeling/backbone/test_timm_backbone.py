@@ -42,6 +42,7 @@ NETWORKS = [
     ("mambaout_femto", {"out_strides": (8, 32)}),
     ("swin_tiny_patch4_window7_224", {"out_indices": (1, 2), **SMALL_SWIN}),
     ("regnetx_002", {"out_strides": (8, 16, 32)}),
+    ("efficientvit_m0", {"out_indices": (0, 2)}),  # its sequences have names, not numbers
     ("test_vit", {"out_indices": (-1,)}),
     ("test_vit", {"out_strides": (8, 16, 32), "pyramid_channels": 16}),
 ]
@@ -157,6 +158,12 @@ def test_windows_of_a_fixed_size_ask_for_their_multiples(check_contract):
     assert (backbone.size_divisibility, backbone.padding_constraints) == (160, {})
     with pytest.raises(ValueError, match=r"multiples of 160, not 160 x 192.*to 160 x 320 here"):
         backbone(torch.randn(1, 3, 160, 192))
+    check_contract(backbone)
+
+
+def test_maps_that_need_an_even_number_of_cells_get_it(check_contract):
+    backbone = TimmBackbone("mobilevitv2_050", out_indices=(1, 4))
+    assert backbone.size_divisibility == 64
     check_contract(backbone)
 
 
