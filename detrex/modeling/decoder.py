@@ -6,11 +6,13 @@ Letters: ``B`` batch, ``Q`` queries, ``C`` channels, ``N`` layers, ``K`` classes
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex.layers import BaseTransformerLayer
 from detrex.utils import at_least_float32, inverse_sigmoid
 
 from .memory import Memory
@@ -109,4 +111,5 @@ class ConditionalDecoder(Decoder):
     def __init__(self, layer: nn.Module, num_layers: int, *args, **kwargs):
         super().__init__(layer, num_layers, *args, **kwargs)
         for later in self.layers[1:]:
-            later.attentions[1].query_pos_proj = None
+            cross_attention = cast(BaseTransformerLayer, later).attentions[1]
+            cross_attention.register_module("query_pos_proj", None)

@@ -71,7 +71,7 @@ class Queries:
         join = lambda x, y: None if x is None else torch.cat((x, y), 1)  # noqa: E731
         return replace(
             self,
-            content=join(self.content, content),
+            content=torch.cat((self.content, content), 1),
             anchors=join(self.anchors, anchors),
             pos=join(self.pos, pos),
             groups=[*self.members(), group],
@@ -205,6 +205,13 @@ def _pick(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
+class RankTable(nn.Embedding):
+    """Contents by rank that start like the matrices of the transformer, as DINO's (2203.03605)."""
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+
+
 class EncoderProposals(nn.Module):
     """The encoder's best tokens become anchors: two-stage DAB-Deformable-DETR, DINO.
 
@@ -236,7 +243,9 @@ class EncoderProposals(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.class_embed = class_embed
         self.bbox_embed = bbox_embed
-        self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
+        self.content: nn.Embedding | None = None
+        if learned_content:
+            self.content = RankTable(num_queries, embed_dim)
 
     def forward(self, memory: Memory) -> Queries:
         tokens, logits, boxes = self.propose(memory)
@@ -291,7 +300,8 @@ class BoxEncodedProposals(EncoderProposals):
         bbox_embed: nn.Module,
         learned_content: bool = False,
     ):
-        super().__init__(num_queries, embed_dim, class_embed, bbox_embed, learned_content)
+        super().__init__(num_queries, embed_dim, class_embed, bbox_embed)
+        self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
         self.box_encoding = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.box_norm = nn.LayerNorm(2 * embed_dim)
         self.embed_dim = embed_dim

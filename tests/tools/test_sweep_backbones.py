@@ -53,7 +53,7 @@ def test_true_promises_are_kept(backbone):
 
 
 def test_a_wrong_stride_is_noticed(backbone, monkeypatch):
-    promised = {**backbone.output_shape(), "p3": ShapeSpec(channels=64, stride=8)}
+    promised = {**backbone.output_shape(), "p3": ShapeSpec(channels=192, stride=32)}
     monkeypatch.setattr(backbone, "output_shape", lambda: promised)
     (breach,) = sweep_backbones.check_promises(backbone)
     assert breach.startswith("p3 is (2, ") and "channels=64" in breach
