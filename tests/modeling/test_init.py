@@ -130,7 +130,7 @@ def rules(family: str) -> Iterator[tuple[str, Check]]:
     yield r"activation", constant(0.25)
 
     yield r"level_embeds|queries\.pos|denoising\.labels", normal
-    yield r"queries\.content", xavier if family == "dino" else normal
+    yield r"queries\.content", xavier if "dino" in family else normal
     yield r"queries\.anchors", uniform_centers if family == "dab_detr" else normal
     if family not in SINGLE_LEVEL:
         yield r"anchor_head\.bias", constant(0.0)
