@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import pkgutil
 import sys
 import warnings
 from collections import Counter, defaultdict
@@ -114,7 +115,7 @@ def _build(name: str) -> TimmBackbone:
 
 def check_promises(backbone: TimmBackbone) -> list[str]:
     """What a backbone on the meta device does otherwise than it says."""
-    square = backbone.padding_constraints.get("square_size", max(max(_SIDES)))
+    square = backbone.padding_constraints.get("square_size", max(map(max, _SIDES)))
     images = [torch.empty(3, min(h, square), min(w, square)) for h, w in _SIDES]
     batch = ImageList.from_tensors(
         images, backbone.size_divisibility, padding_constraints=backbone.padding_constraints
@@ -150,8 +151,9 @@ def _shape_breaches(backbone: TimmBackbone, levels: dict[str, Tensor], batch: Te
 
 
 def families() -> dict[str, list[str]]:
-    """Architectures by the module of timm that they are in."""
-    return {module: timm.list_models(module=module) for module in timm.list_modules()}
+    """Architectures by the module of timm that they are in; not what others have registered."""
+    own = {module.name for module in pkgutil.iter_modules(timm.models.__path__)}
+    return {name: timm.list_models(module=name) for name in timm.list_modules() if name in own}
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
