@@ -114,7 +114,7 @@ def get_detection_dataset_dicts(
         filter_empty: leave out images without objects that count.
         min_keypoints: leave out images with fewer labeled key points.
         proposal_files: one file of object proposals per dataset.
-        check_consistency: datasets must have the same ``thing_classes``.
+        check_consistency: datasets that have ``thing_classes`` must have the same.
 
     Returns:
         list[dict]; or a torch Dataset, if that is what the names stand for.
@@ -144,10 +144,10 @@ def get_detection_dataset_dicts(
         records = filter_images_with_only_crowd_annotations(records)
     if min_keypoints > 0 and has_instances:
         records = filter_images_with_few_keypoints(records, min_keypoints)
-    class_names = MetadataCatalog.get(names[0]).get("thing_classes")
-    if check_consistency and has_instances and class_names is not None:
-        check_metadata_consistency("thing_classes", names)
-        print_instances_class_histogram(records, class_names)
+    named = [name for name in names if MetadataCatalog.get(name).get("thing_classes") is not None]
+    if check_consistency and has_instances and named:
+        check_metadata_consistency("thing_classes", named)
+        print_instances_class_histogram(records, MetadataCatalog.get(named[0]).thing_classes)
     assert records, (
         f"No valid data found in {', '.join(names)}: no image has an object that counts. "
         "filter_empty=False keeps images without objects."

@@ -96,9 +96,11 @@ def build_batch_data_loader(
 
     Raises:
         AssertionError: the batch size is not a multiple of the number of processes.
+        ValueError: both batch sizes are given.
     """
     if single_gpu_batch_size:
-        assert not total_batch_size, "Give total_batch_size or single_gpu_batch_size, not both."
+        if total_batch_size:
+            raise ValueError("Give total_batch_size or single_gpu_batch_size, not both.")
         batch_size = single_gpu_batch_size
     else:
         batch_size = _batch_size_per_process(total_batch_size)

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class DatasetMapper:
     """From a record to what a model takes: reads the image, augments, makes `Instances`.
 
-    The result has "image", (C, H, W) as read by `read_image`, and in training "instances" and,
-    where the record has a sem_seg_file_name, "sem_seg", (H, W) int64. Annotations are removed,
-    the other entries of the record stay. For other needs write a mapper of your own: any
+    The result has "image", (C, H, W) as read by `read_image`, in training "instances", and where
+    the record has a sem_seg_file_name, "sem_seg", (H, W) int64. Annotations are removed, the
+    other entries of the record stay. For other needs write a mapper of your own: any
     callable will do.
 
     Args:
@@ -64,7 +64,7 @@ class DatasetMapper:
         self.proposal_topk = precomputed_proposal_topk
         self.recompute_boxes = recompute_boxes
         mode = "training" if is_train else "inference"
-        logger.info(f"[DatasetMapper] Augmentations used in {mode}: {self.augmentations}")
+        logger.info(f"[DatasetMapper] Augmentations used in {mode}: {list(augmentations)}")
 
     @classmethod
     def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
@@ -104,16 +104,14 @@ class DatasetMapper:
         dataset_dict = copy.deepcopy(dataset_dict)
         image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
         utils.check_image_size(dataset_dict, image)
-        sem_seg = None
-        sem_seg_file = dataset_dict.get("sem_seg_file_name")
-        if self.is_train and sem_seg_file is not None:
-            sem_seg = utils.read_image(dataset_dict.pop("sem_seg_file_name"), "L").squeeze(2)
+        labels = dataset_dict.pop("sem_seg_file_name", None)
+        sem_seg = None if labels is None else utils.read_image(labels, "L").squeeze(2)
         aug_input = T.AugInput(image, sem_seg=sem_seg)
         transforms = self.augmentations(aug_input)
         image, sem_seg = aug_input.image, aug_input.sem_seg
         image_shape = (image.shape[0], image.shape[1])
         chw = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-        dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(chw))
+        dataset_dict["image"] = torch.as_tensor(chw.copy())
         if sem_seg is not None:
             dataset_dict["sem_seg"] = torch.as_tensor(sem_seg.astype(np.int64))
         if self.proposal_topk is not None:
@@ -122,7 +120,6 @@ class DatasetMapper:
             )
         if not self.is_train:
             dataset_dict.pop("annotations", None)
-            dataset_dict.pop("sem_seg_file_name", None)
         elif "annotations" in dataset_dict:
             self._transform_annotations(dataset_dict, transforms, image_shape)
         return dataset_dict

@@ -124,7 +124,7 @@ def transform_instance_annotations(
     annotation["bbox_mode"] = BoxMode.XYXY_ABS
     if "segmentation" in annotation:
         annotation["segmentation"] = _transform_segmentation(
-            annotation["segmentation"], transforms, image_size
+            annotation["segmentation"], transforms, (height, width)
         )
     if "keypoints" in annotation:
         annotation["keypoints"] = transform_keypoint_annotations(

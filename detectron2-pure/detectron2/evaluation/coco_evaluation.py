@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict, convert_to_coco_json
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -52,7 +53,7 @@ class COCOEvaluator(DatasetEvaluator):
     def __init__(
         self,
         dataset_name: str | Sequence[str],
-        tasks: Sequence[str] | None = None,
+        tasks: Sequence[str] | CfgNode | None = None,
         distributed: bool = True,
         output_dir: str | None = None,
         *,
@@ -66,6 +67,7 @@ class COCOEvaluator(DatasetEvaluator):
             dataset_name: a registered dataset. If its metadata has no ``json_file``, its dicts are
                 converted to COCO's format.
             tasks: among "bbox", "segm" and "keypoints"; by default what the predictions have.
+                Old scripts give their yacs config here; its widths of the keypoints are used.
             distributed: whether to collect the predictions of all processes on the main one;
                 otherwise each evaluates its own.
             output_dir: where to write ``coco_instances_results.json`` (COCO's result format) and
@@ -76,6 +78,8 @@ class COCOEvaluator(DatasetEvaluator):
             kpt_oks_sigmas: widths of the keypoints, for other keypoints than COCO's.
             allow_cached_coco: use a converted file that is already in ``output_dir``.
         """
+        if isinstance(tasks, CfgNode):
+            kpt_oks_sigmas, tasks = tasks.TEST.KEYPOINT_OKS_SIGMAS, None
         unknown = set(tasks or ()) - set(_METRICS)
         if unknown:
             raise ValueError(f"Unknown tasks {sorted(unknown)}; choose from {list(_METRICS)}.")

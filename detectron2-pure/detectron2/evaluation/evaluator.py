@@ -75,7 +75,7 @@ def inference_on_dataset(
     data_loader: Iterable[Any],
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
     callbacks: Mapping[str, Callable[[], None]] | None = None,
-) -> dict[str, Any]:
+) -> Any:
     """Run a model over a dataset and evaluate what it returns.
 
     Modules run in evaluation mode, without gradients, and get back the mode they had, also if an
@@ -85,11 +85,12 @@ def inference_on_dataset(
         model: called with each batch.
         data_loader: an iterable of batches with a length.
         evaluator: what to feed; a sequence feeds them all, None only measures the speed.
-        callbacks: called without arguments at ``"start"``, ``"before_inference"``,
-            ``"after_inference"`` and ``"end"``.
+        callbacks: called without arguments; before the first batch ``"on_start"``, around each
+            call of the model ``"before_inference"`` and ``"after_inference"``, after the last
+            batch ``"on_end"``.
 
     Returns:
-        the results of the evaluator, empty where it has none (all but the main process).
+        what the evaluator returns, an empty dict instead of None (all but the main process).
     """
     total = len(data_loader)  # type: ignore[arg-type]
     logger.info(f"Start inference on {total} batches")
@@ -102,7 +103,7 @@ def inference_on_dataset(
         if isinstance(model, nn.Module):
             stack.enter_context(inference_context(model))
         stack.enter_context(torch.no_grad())
-        _call(calls, "start")
+        _call(calls, "on_start")
         for index, inputs in enumerate(data_loader):
             timer.lap("data")
             if index == timer.num_warmup:
@@ -116,9 +117,10 @@ def inference_on_dataset(
             evaluator.process(inputs, outputs)
             timer.lap("eval")
             timer.log_progress(index)
-        _call(calls, "end")
+        _call(calls, "on_end")
     timer.log_total()
-    return dict(evaluator.evaluate() or {})
+    results = evaluator.evaluate()
+    return {} if results is None else results
 
 
 def _call(callbacks: Mapping[str, Callable[[], None]], name: str) -> None:

@@ -56,7 +56,7 @@ class SemSegEvaluator(DatasetEvaluator):
                 ``sem_seg_evaluation.pth``; by default nothing is written.
             sem_seg_loading_fn: reads a label map, called as ``fn(path, dtype=int)``.
             num_classes: by default the number of ``stuff_classes``; must agree with it.
-            ignore_label: by default that of the metadata; must agree with it.
+            ignore_label: by default that of the metadata.
         """
         meta = MetadataCatalog.get(dataset_name)
         self._logger = logger
@@ -66,13 +66,10 @@ class SemSegEvaluator(DatasetEvaluator):
         self._cpu_device = torch.device("cpu")
         self._class_names: Sequence[str] = meta.stuff_classes
         self._num_classes = len(self._class_names)
-        self._ignore_label = meta.get("ignore_label", ignore_label)
-        for name, given, found in (
-            ("num_classes", num_classes, self._num_classes),
-            ("ignore_label", ignore_label, self._ignore_label),
-        ):
-            if given is not None and given != found:
-                raise ValueError(f"{name}={given}, but dataset {dataset_name!r} has {found}.")
+        self._ignore_label = meta.get("ignore_label") if ignore_label is None else ignore_label
+        assert num_classes in (None, self._num_classes), (
+            f"num_classes={num_classes}, but dataset {dataset_name!r} has {self._num_classes}."
+        )
         ids = meta.get("stuff_dataset_id_to_contiguous_id") or {}
         self._contiguous_id_to_dataset_id = {v: k for k, v in ids.items()}
         self.input_file_to_gt_file = {

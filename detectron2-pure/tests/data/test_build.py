@@ -364,6 +364,11 @@ def test_dataset_dicts(registered, caplog):
     with pytest.raises(ValueError, match="'build_test' and 'build_test_3' have different metadata"):
         get_detection_dataset_dicts([name, third])
     assert len(get_detection_dataset_dicts([name, third], check_consistency=False)) == 3
+    DatasetCatalog.register("build_test_4", lambda: [with_objects((0, 0))])
+    try:  # nothing is known of its classes
+        assert len(get_detection_dataset_dicts(["build_test_4", name])) == 3
+    finally:
+        DatasetCatalog.remove("build_test_4")
 
 
 def test_dataset_dicts_that_are_no_use(registered):

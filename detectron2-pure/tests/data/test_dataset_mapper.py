@@ -62,7 +62,6 @@ def test_image_is_what_read_image_gives(record):
 
 
 def test_inference_has_no_annotations(record):
-    record["sem_seg_file_name"] = "is not read"
     out = mapper(is_train=False)(record)
     assert set(out) == {"file_name", "image_id", "height", "width", "image"}
 
@@ -95,10 +94,11 @@ def test_masks_and_recomputed_boxes(record):
 
 def test_semantic_segmentation(record, tmp_path):
     record["sem_seg_file_name"] = str(tmp_path / "labels.png")
-    out = mapper(augmentations=[T.HFlipTransform(40)])(record)
     expected = utils.read_image(record["sem_seg_file_name"])[:, ::-1]
-    assert "sem_seg_file_name" not in out and out["sem_seg"].dtype == torch.int64
-    np.testing.assert_array_equal(out["sem_seg"].numpy(), expected)
+    for is_train in (True, False):
+        out = mapper(is_train, augmentations=[T.HFlipTransform(40)])(record)
+        assert "sem_seg_file_name" not in out and out["sem_seg"].dtype == torch.int64
+        np.testing.assert_array_equal(out["sem_seg"].numpy(), expected)
 
 
 def test_bad_images_are_named(record):

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
@@ -253,6 +254,12 @@ def test_dataset_names_as_configs_have_them(make_dataset):
         COCOEvaluator([name, name])
     with pytest.raises(ValueError, match="Unknown tasks"):
         COCOEvaluator(name, tasks=("boxes",))
+
+
+def test_yacs_config_in_the_place_of_tasks(make_dataset):
+    cfg = CfgNode({"TEST": {"KEYPOINT_OKS_SIGMAS": [0.1, 0.2]}})
+    evaluator = COCOEvaluator(make_dataset(), cfg, False)
+    assert evaluator._tasks is None and evaluator._kpt_oks_sigmas == [0.1, 0.2]
 
 
 def test_dataset_that_was_not_loaded_yet(make_dataset, catalog):

@@ -64,6 +64,21 @@ def test_evaluator_without_results():
             return None
 
     assert inference_on_dataset(Doubler(), [torch.ones(1)], Silent()) == {}
+
+
+def test_results_come_as_they_are():
+    class Number(DatasetEvaluator):
+        def evaluate(self):
+            return 3
+
+    assert inference_on_dataset(Doubler(), [torch.ones(1)], Number()) == 3
+
+
+def test_silent_evaluators_among_others():
+    class Silent(Recorder):
+        def evaluate(self):
+            return None
+
     both = DatasetEvaluators([Silent(), Recorder("a")])
     assert list(both.evaluate()) == ["a"]
 
@@ -91,10 +106,10 @@ def test_modes_return_also_after_an_error():
 
 def test_callbacks():
     calls = []
-    names = ("start", "before_inference", "after_inference", "end")
+    names = ("on_start", "before_inference", "after_inference", "on_end")
     callbacks = {name: lambda name=name: calls.append(name) for name in names}
     inference_on_dataset(Doubler(), [torch.ones(1)] * 2, None, callbacks)
-    assert calls == ["start", *["before_inference", "after_inference"] * 2, "end"]
+    assert calls == ["on_start", *["before_inference", "after_inference"] * 2, "on_end"]
 
 
 def test_progress_lines(caplog):

@@ -34,12 +34,14 @@ def config(*expected):
     return SimpleNamespace(TEST=SimpleNamespace(EXPECTED_RESULTS=list(expected)))
 
 
-def test_verify_results():
+def test_verify_results(caplog):
     assert verify_results(config(), RESULTS)
     assert verify_results(config(["bbox", "AP", 41.0, 0.5]), RESULTS)
-    with pytest.raises(RuntimeError, match=r"bbox/AP is 41\.25, expected 40\.0 \+- 1\.0"):
-        verify_results(config(["bbox", "AP", 40.0, 1.0]), RESULTS)
-    with pytest.raises(RuntimeError, match="is None"):
-        verify_results(config(["bbox", "APs", 40.0, 1.0]), RESULTS)
-    with pytest.raises(RuntimeError, match="is nan"):
-        verify_results(config(["bbox", "AP", 40.0, 1.0]), {"bbox": {"AP": float("nan")}})
+    for expected, results, text in (
+        (["bbox", "AP", 40.0, 1.0], RESULTS, "bbox/AP is 41.25, expected 40.0 +- 1.0"),
+        (["bbox", "APs", 40.0, 1.0], RESULTS, "is None"),
+        (["bbox", "AP", 40.0, 1.0], {"bbox": {"AP": float("nan")}}, "is nan"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            verify_results(config(expected), results)
+        assert stop.value.code == 1 and text in caplog.messages[-2]

@@ -53,6 +53,11 @@ class _EndlessSampler(Sampler[int]):
     def _infinite_indices(self) -> Iterator[int]:
         raise NotImplementedError
 
+    @property
+    def _seed(self) -> int:
+        # The name that subclasses written for detectron2 read.
+        return self.seed
+
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 

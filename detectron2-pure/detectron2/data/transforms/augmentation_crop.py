@@ -26,7 +26,8 @@ def _crop(image_size: tuple[int, int], x0: int, y0: int, w: int, h: int) -> Crop
 class FixedSizeCrop(Augmentation):
     """Bring to a fixed size: crop what is larger at a random place, pad what is smaller.
 
-    Padding goes to the right and the bottom.
+    Padding goes to the right and the bottom. Crops of what is larger in both directions lie on
+    the diagonal.
 
     Args:
         crop_size: (h, w).
@@ -51,8 +52,9 @@ class FixedSizeCrop(Augmentation):
     def _get_crop(self, image: np.ndarray) -> Transform:
         h, w = image.shape[:2]
         new_h, new_w = min(h, self.crop_size[0]), min(w, self.crop_size[1])
-        y0 = int(np.round((h - new_h) * np.random.uniform()))
-        x0 = int(np.round((w - new_w) * np.random.uniform()))
+        place = np.random.uniform()  # one number for both directions, as in published recipes
+        y0 = int(np.round((h - new_h) * place))
+        x0 = int(np.round((w - new_w) * place))
         return _crop((h, w), x0, y0, new_w, new_h)
 
     def _get_pad(self, image: np.ndarray) -> Transform:

@@ -17,7 +17,6 @@ from fvcore.transforms.transform import (
     HFlipTransform,
     NoOpTransform,
     Transform,
-    TransformList,
 )
 from PIL import Image
 
@@ -328,8 +327,8 @@ class RotationTransform(Transform):
         """Rotate labels without mixing them."""
         return self.apply_image(segmentation, interp=0)
 
-    def inverse(self) -> TransformList:
-        """Rotate back and crop to the size before.
+    def inverse(self) -> RotationTransform:
+        """Rotate back to the canvas before.
 
         Raises:
             NotImplementedError: the canvas was not expanded, so parts were lost.
@@ -338,10 +337,11 @@ class RotationTransform(Transform):
             raise NotImplementedError(
                 "A RotationTransform with expand=False loses its corners and has no inverse."
             )
-        back = RotationTransform(self.bound_h, self.bound_w, -self.angle, True, None, self.interp)
-        x0, y0 = (back.bound_w - self.w) // 2, (back.bound_h - self.h) // 2
-        crop = CropTransform(x0, y0, self.w, self.h, back.bound_w, back.bound_h)
-        return TransformList([back, crop])
+        back = RotationTransform(self.bound_h, self.bound_w, -self.angle, False, None, self.interp)
+        # Not an expanded canvas and a crop: whole pixels would put it half a pixel off.
+        back._pivot, back._target = self._target, self._pivot
+        back.bound_h, back.bound_w = self.h, self.w
+        return back
 
 
 class ColorTransform(Transform):

@@ -42,6 +42,14 @@ def test_training_sampler_is_a_stream_of_permutations():
     assert take(TrainingSampler(7, seed=4), 21) != stream
 
 
+def test_subclasses_may_shuffle_with_the_seed():
+    class Backwards(TrainingSampler):
+        def _infinite_indices(self):
+            yield from range(self._size + self._seed, 0, -1)
+
+    assert list(Backwards(2, seed=3)) == [5, 4, 3, 2, 1]
+
+
 def test_training_sampler_in_order():
     assert take(TrainingSampler(3, shuffle=False), 7) == [0, 1, 2, 0, 1, 2, 0]
 
