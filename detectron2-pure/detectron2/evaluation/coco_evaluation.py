@@ -26,10 +26,9 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tabulate import tabulate
 
 from .coco_ground_truth import coco_from_dict, coco_from_json
-from .coco_max_dets import COCOevalMaxDets, format_summary
+from .coco_max_dets import COCOevalMaxDets, format_summary, per_class_ap, percent, table_of_three
 from .evaluator import DatasetEvaluator
 from .fast_eval_api import COCOeval_opt
 
@@ -250,14 +249,14 @@ class COCOEvaluator(DatasetEvaluator):
         if coco_eval is None:
             logger.warning("No predictions from the model!")
             return dict.fromkeys(metrics, float("nan"))
-        percent = [_percent(value) for value in coco_eval.stats]
-        results = dict(zip(metrics, percent, strict=False))
+        values = [percent(value) for value in coco_eval.stats]
+        results = dict(zip(metrics, values, strict=False))
         logger.info(f"Evaluation results for {iou_type}: \n" + create_small_table(results))
         if not np.isfinite(list(results.values())).all():
             logger.info("Some metrics cannot be computed and is shown as NaN.")
         if class_names is not None and len(class_names) > 1:
-            per_class = _per_class_ap(coco_eval, class_names)
-            logger.info(f"Per-category {iou_type} AP: \n" + _table_of_three(per_class))
+            per_class = per_class_ap(coco_eval, class_names)
+            logger.info(f"Per-category {iou_type} AP: \n" + table_of_three(per_class))
             results.update((f"AP-{name}", ap) for name, ap in per_class)
         return results
 
@@ -268,33 +267,6 @@ def _single_name(dataset_name: str | Sequence[str]) -> str:
     if len(names) != 1:
         raise ValueError(f"COCOEvaluator evaluates one dataset at a time, not {names}.")
     return names[0]
-
-
-def _percent(value: float) -> float:
-    """COCO's fraction in percent; its -1 for "undefined" as NaN."""
-    return float(value * 100) if value >= 0 else float("nan")
-
-
-def _per_class_ap(coco_eval: Any, class_names: Sequence[str]) -> list[tuple[str, float]]:
-    precisions = coco_eval.eval["precision"]  # (T, R, K, A, M)
-    assert len(class_names) == precisions.shape[2], (
-        f"The dataset has {precisions.shape[2]} categories, but its metadata names "
-        f"{len(class_names)} thing_classes."
-    )
-    rows = []
-    for index, name in enumerate(class_names):
-        precision = precisions[:, :, index, 0, -1]
-        defined = precision[precision > -1]
-        rows.append((name, _percent(defined.mean() if defined.size else -1)))
-    return rows
-
-
-def _table_of_three(rows: Sequence[tuple[str, float]]) -> str:
-    """Names and values as a table, three pairs in a line."""
-    columns = min(3, len(rows))
-    lines = [sum(rows[i : i + columns], ()) for i in range(0, len(rows), columns)]
-    headers = ["category", "AP"] * columns
-    return tabulate(lines, headers=headers, tablefmt="pipe", floatfmt=".3f", numalign="left")
 
 
 def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, Any]]:
@@ -334,7 +306,7 @@ def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, 
 
 def _encode_masks(masks: Any) -> list[dict[str, Any]]:
     """Masks (N, H, W) as RLE that json can hold."""
-    masks = masks if isinstance(masks, torch.Tensor) else masks.tensor
+    masks = torch.as_tensor(getattr(masks, "tensor", masks))
     array = np.asfortranarray(masks.permute(1, 2, 0).numpy().astype(np.uint8))
     rles = mask_util.encode(array)
     return [{**rle, "counts": rle["counts"].decode("utf-8")} for rle in rles]
@@ -373,7 +345,9 @@ def _evaluate_predictions_on_coco(
         for result in results:
             # pycocotools would take the area of the box for that of the mask
             result.pop("bbox", None)
-    if max_dets[-1] != 100 and cocoeval_fn is COCOeval:
+    if (max_dets[-1] != 100 and cocoeval_fn is COCOeval) or (
+        cocoeval_fn is COCOeval_opt and not _has_plain_ids(coco_gt)
+    ):
         cocoeval_fn = COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval = cocoeval_fn(coco_gt, coco_gt.loadRes(results), iou_type)
@@ -388,6 +362,11 @@ def _evaluate_predictions_on_coco(
         coco_eval.summarize()
     logger.info(f"COCO summary for {iou_type}:\n" + format_summary(coco_eval))
     return coco_eval
+
+
+def _has_plain_ids(coco_gt: COCO) -> bool:
+    """Whether faster-coco-eval, which takes image ids for floats, can hold them."""
+    return all(isinstance(i, int) and abs(i) <= 2**53 for i in coco_gt.imgs)
 
 
 def _check_fit(coco_gt: COCO, coco_results: list[dict[str, Any]], iou_type: str) -> None:

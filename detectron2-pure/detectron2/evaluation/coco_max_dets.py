@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
 
 
 class _Row(NamedTuple):
@@ -45,6 +47,34 @@ def format_summary(coco_eval: Any) -> str:
             f"maxDets={row.max_dets:>3d} ] = {value:0.3f}"
         )
     return "\n".join(lines)
+
+
+def percent(value: float) -> float:
+    """COCO's fraction in percent; its -1 for "undefined" as NaN."""
+    return float(value * 100) if value >= 0 else float("nan")
+
+
+def per_class_ap(coco_eval: Any, class_names: Sequence[str]) -> list[tuple[str, float]]:
+    """(name, AP in percent) of every class, which are in the order of the category ids."""
+    precisions = coco_eval.eval["precision"]  # (T, R, K, A, M)
+    assert len(class_names) == precisions.shape[2], (
+        f"The dataset has {precisions.shape[2]} categories, but its metadata names "
+        f"{len(class_names)} thing_classes."
+    )
+    rows = []
+    for index, name in enumerate(class_names):
+        precision = precisions[:, :, index, 0, -1]
+        defined = precision[precision > -1]
+        rows.append((name, percent(defined.mean() if defined.size else -1)))
+    return rows
+
+
+def table_of_three(rows: Sequence[tuple[str, float]]) -> str:
+    """Names and values as a table, three pairs in a line."""
+    columns = min(3, len(rows))
+    lines = [sum(rows[i : i + columns], ()) for i in range(0, len(rows), columns)]
+    headers = ["category", "AP"] * columns
+    return tabulate(lines, headers=headers, tablefmt="pipe", floatfmt=".3f", numalign="left")
 
 
 class COCOevalMaxDets(COCOeval):

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from detectron2.utils import comm
 
 SIZE = (60, 80)
@@ -223,12 +223,15 @@ def test_without_annotations_results_are_only_written(make_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("with_output_dir", [True, False])
-def test_dataset_that_is_not_coco(catalog, tmp_path, with_output_dir):
+@pytest.mark.parametrize("new_id", [int, str, lambda image: 2**60 + image])
+def test_dataset_that_is_not_coco(catalog, tmp_path, with_output_dir, new_id):
+    """Its image ids may be of any kind: names, or numbers that no float holds exactly."""
+
     def load():
         return [
             {
                 "file_name": f"{image}.jpg",
-                "image_id": image,
+                "image_id": new_id(image),
                 "height": SIZE[0],
                 "width": SIZE[1],
                 "annotations": [
@@ -242,7 +245,8 @@ def test_dataset_that_is_not_coco(catalog, tmp_path, with_output_dir):
     name = catalog("eval_test_dicts", load, thing_classes=["cat", "dog"])
     output_dir = str(tmp_path) if with_output_dir else None
     evaluator = COCOEvaluator(name, output_dir=output_dir)
-    feed(evaluator, BOXES)
+    for image, objects in BOXES.items():
+        evaluator.process([{"image_id": new_id(image)}], [predictions(objects)])
     assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
     assert (tmp_path / "eval_test_dicts_coco_format.json").exists() == with_output_dir
 
@@ -319,6 +323,10 @@ def test_json_of_instances():
     assert rows[1]["segmentation"]["size"] == list(SIZE)
     assert torch.equal(output.pred_boxes.tensor, before)
     assert instances_to_coco_json(predictions([])["instances"], "id") == []
+    as_tensor = rows[1]["segmentation"]
+    for masks in (output.pred_masks.numpy(), BitMasks(output.pred_masks)):
+        output.pred_masks = masks
+        assert instances_to_coco_json(output, "id")[1]["segmentation"] == as_tensor
 
 
 def test_predictions_of_all_processes_are_evaluated_by_the_main_one(make_dataset, monkeypatch):
