@@ -205,9 +205,9 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwar
     """
     if comm.get_world_size() == 1:
         return model
-    parameter = next(model.parameters())
-    if "device_ids" not in kwargs and parameter.device.type == "cuda":
-        kwargs["device_ids"] = [parameter.device.index]
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        kwargs.setdefault("device_ids", [device.index])
     ddp = DistributedDataParallel(model, **kwargs)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks

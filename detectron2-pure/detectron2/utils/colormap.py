@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-__all__ = ["colormap", "random_color", "random_colors"]
+__all__ = ["colormap", "palette_color", "random_color", "random_colors"]
 
 _NUM_COLORS = 80
 _LUMA = (0.299, 0.587, 0.114)
@@ -50,6 +50,11 @@ def colormap(rgb: bool = False, maximum: int = 255) -> np.ndarray:
     assert maximum in (255, 1), f"maximum must be 255 or 1, not {maximum}"
     colors = _palette() if rgb else _palette()[:, ::-1]
     return colors * np.float32(maximum)
+
+
+def palette_color(index: int) -> tuple[float, ...]:
+    """A color of the palette as RGB in [0, 1]; after the last comes the first again."""
+    return tuple(_palette()[index % _NUM_COLORS].tolist())
 
 
 def random_color(rgb: bool = False, maximum: int = 255) -> np.ndarray:

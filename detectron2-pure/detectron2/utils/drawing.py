@@ -9,9 +9,10 @@ from typing import Any
 import matplotlib.colors as mplc
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, PathPatch, Polygon, Rectangle
+from matplotlib.patches import Circle, Polygon, Rectangle
 from matplotlib.path import Path
 
 from .colormap import random_color
@@ -192,19 +193,25 @@ class Painter:
     ) -> VisImage:
         """Draw a mask, and a text in its middle.
 
+        A mask with holes is filled to the pixel and has no outline, which would cover what narrow
+        holes show.
+
         Args:
             binary_mask: (H, W), anything but zero is inside.
             color: by default a random one.
             edge_color: color of the outline; by default a shade of ``color``.
             text: what to write.
             alpha: opacity.
-            area_threshold: leave connected parts of fewer square pixels out.
+            area_threshold: leave connected parts of fewer square pixels out, if there are no holes.
         """
         color = random_color(rgb=True, maximum=1) if color is None else color
         bitmap = np.asarray(binary_mask).astype(bool)
         mask = GenericMask(bitmap, self.output.height, self.output.width)
         regions = [rings for rings in mask.regions if _ring_area(rings[0]) >= (area_threshold or 0)]
-        self._draw_regions(regions, color, edge_color, alpha)
+        if any(len(rings) > 1 for rings in regions):
+            self._draw_opacity(bitmap * alpha, color)
+        else:
+            self._draw_regions(regions, color, edge_color, alpha)
         if text is not None and regions:
             self.draw_text(text, middle_of(mask), color=color, vertical_alignment="center")
         return self.output
@@ -220,10 +227,7 @@ class Painter:
         """Draw a mask (H, W) of values in [0, 1], which make its opacity, and a text."""
         chosen: Color = random_color(rgb=True, maximum=1) if color is None else color
         soft_mask = np.asarray(soft_mask, dtype=np.float64)
-        rgba = np.empty((*soft_mask.shape, 4))
-        rgba[..., :3] = mplc.to_rgb(chosen)
-        rgba[..., 3] = soft_mask * alpha
-        self.output.ax.imshow(rgba, extent=(0, self.output.width, self.output.height, 0))
+        self._draw_opacity(soft_mask * alpha, chosen)
         inside = GenericMask(soft_mask > 0.5, self.output.height, self.output.width)
         if text is not None and inside.regions:
             self.draw_text(text, middle_of(inside), color=chosen, vertical_alignment="center")
@@ -252,6 +256,14 @@ class Painter:
     def _line_width(self) -> float:
         return max(self._default_font_size * self.output.scale / 5, 1.2)
 
+    def _draw_opacity(self, opacity: np.ndarray, color: Color) -> None:
+        """Draw a color with an opacity (H, W) of its own in each pixel."""
+        rgba = np.empty((*opacity.shape, 4))
+        rgba[..., :3] = mplc.to_rgb(color)
+        rgba[..., 3] = opacity
+        extent = (0, self.output.width, self.output.height, 0)
+        self.output.ax.imshow(rgba, extent=extent, interpolation="nearest")
+
     def _draw_regions(
         self,
         regions: list[list[np.ndarray]],
@@ -261,16 +273,20 @@ class Painter:
     ) -> None:
         """Draw connected parts, each an outer ring and its holes."""
         edge_color = _shade(color) if edge_color is None else mplc.to_rgb(edge_color)
-        for rings in regions:
-            paths = [Path(_close(ring), closed=True) for ring in rings]
-            self.output.ax.add_patch(
-                PathPatch(
-                    Path.make_compound_path(*paths),
-                    facecolor=(*mplc.to_rgb(color), alpha),
-                    edgecolor=(*edge_color, 1.0),
-                    linewidth=self._line_width() / 2,
-                )
-            )
+        paths = [
+            Path.make_compound_path(*(Path(_close(ring), closed=True) for ring in rings))
+            for rings in regions
+        ]
+        self.output.ax.add_collection(
+            PathCollection(
+                paths,
+                facecolors=[(*mplc.to_rgb(color), alpha)],
+                edgecolors=[(*edge_color, 1.0)],
+                linewidths=[self._line_width() / 2],
+                zorder=1,
+            ),
+            autolim=False,
+        )
 
 
 def middle_of(mask: GenericMask) -> tuple[float, float]:

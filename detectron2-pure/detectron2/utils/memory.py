@@ -20,7 +20,11 @@ def _ignore_torch_cuda_oom() -> Iterator[None]:
     """Swallow out-of-memory errors of CUDA, and only those."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as e:
+        # Compiled extensions raise plain RuntimeErrors with the same text.
+        is_oom = isinstance(e, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in str(e)
+        if not is_oom:
+            raise
         logging.getLogger(__name__).debug("CUDA ran out of memory.", exc_info=True)
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import Instances
 
+from .colormap import palette_color
+from .drawable import create_text_labels, to_numpy
 from .drawing import Color, VisImage
-from .visualizer import ColorMode, Visualizer, _create_text_labels, _palette_color, _to_numpy
+from .visualizer import ColorMode, Visualizer
 
 _FRAMES_TO_REMEMBER = 8
 _SAME_MASK_IOU = 0.5
@@ -68,7 +70,7 @@ class VideoVisualizer:
             self._assign_colors([])
             return visualizer.output
         get = predictions.get_fields().get
-        classes = _to_numpy(get("pred_classes")).tolist()
+        classes = to_numpy(get("pred_classes")).tolist()
         boxes = None if get("pred_boxes") is None else visualizer._convert_boxes(get("pred_boxes"))
         masks = None if get("pred_masks") is None else visualizer._convert_masks(get("pred_masks"))
         rles = None if masks is None else _encode([mask.mask for mask in masks])
@@ -92,7 +94,7 @@ class VideoVisualizer:
         return visualizer.overlay_instances(
             boxes=None if masks is not None else boxes,  # boxes would clutter the masks of a video
             masks=masks,
-            labels=_create_text_labels(classes, get("scores"), names),
+            labels=create_text_labels(classes, get("scores"), names),
             keypoints=get("pred_keypoints"),
             assigned_colors=colors,
             alpha=0.3 if self._instance_mode == ColorMode.IMAGE_BW else 0.5,
@@ -129,7 +131,7 @@ class VideoVisualizer:
                 seen_again.add(best)
                 new.color = old[best].color
             else:
-                new.color = _palette_color(self._num_colors_used)
+                new.color = palette_color(self._num_colors_used)
                 self._num_colors_used += 1
         missing = [o for i, o in enumerate(old) if i not in seen_again and o.ttl > 1]
         for instance in missing:

@@ -9,15 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data.catalog import Metadata
-from detectron2.structures import BoxMode, Instances
-from detectron2.utils.file_io import PathManager
-from PIL import Image
+from detectron2.structures import Instances
 
-from .colormap import colormap
+from .colormap import palette_color, random_color
+from .drawable import (
+    boxes_of,
+    keypoints_of,
+    largest_first,
+    read_label_map,
+    read_segment_ids,
+    to_numpy,
+    union_of,
+    values_of,
+)
+from .drawable import create_text_labels as _create_text_labels
 from .drawing import Color, Painter, VisImage, middle_of
 from .generic_mask import GenericMask
 
-__all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer"]
+__all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer", "random_color"]
 
 _OFF_WHITE = (1.0, 1.0, 240.0 / 255)
 _SMALL_OBJECT_AREA = 1000  # square pixels; labels of smaller ones go next to the object
@@ -95,7 +104,7 @@ class Visualizer(Painter):
             colors = self._class_colors(classes, jittering)
             alpha = 0.8 if colors else alpha
         elif self._instance_mode == ColorMode.IMAGE_BW:
-            self.output.reset_image(self._create_grayscale_image(_any_of(masks)))
+            self.output.reset_image(self._create_grayscale_image(union_of(masks)))
             alpha = 0.3
         return self.overlay_instances(
             masks=masks,
@@ -107,7 +116,12 @@ class Visualizer(Painter):
         )
 
     def draw_dataset_dict(self, dic: dict[str, Any]) -> VisImage:
-        """Draw the annotations of one image in detectron2's dataset format."""
+        """Draw the annotations of one image in detectron2's dataset format.
+
+        Args:
+            dic: ``annotations``, a semantic map (``sem_seg`` or ``sem_seg_file_name``), a panoptic
+                one (``pan_seg`` or ``pan_seg_file_name``, with ``segments_info``), or several.
+        """
         annotations = dic.get("annotations") or []
         if annotations:
             classes = [a["category_id"] for a in annotations]
@@ -119,17 +133,20 @@ class Visualizer(Painter):
                 labels=_create_text_labels(
                     classes, None, self.metadata.get("thing_classes"), crowd
                 ),
-                boxes=_boxes_of(annotations),
-                masks=_all_or_none(annotations, "segmentation", []),
-                keypoints=_keypoints_of(annotations),
+                boxes=boxes_of(annotations),
+                masks=values_of(annotations, "segmentation", []),
+                keypoints=keypoints_of(annotations),
                 assigned_colors=colors,
             )
-        sem_seg = dic.get("sem_seg")
+        sem_seg, pan_seg = dic.get("sem_seg"), dic.get("pan_seg")
         if sem_seg is None and "sem_seg_file_name" in dic:
-            with PathManager.open(dic["sem_seg_file_name"], "rb") as f:
-                sem_seg = np.asarray(Image.open(f))
+            sem_seg = read_label_map(dic["sem_seg_file_name"])
         if sem_seg is not None:
             self.draw_sem_seg(sem_seg, area_threshold=0, alpha=0.5)
+        if pan_seg is None and "pan_seg_file_name" in dic:
+            pan_seg = read_segment_ids(dic["pan_seg_file_name"])
+        if pan_seg is not None:
+            self.draw_panoptic_seg(pan_seg, dic["segments_info"], area_threshold=0, alpha=0.5)
         return self.output
 
     def draw_sem_seg(
@@ -148,14 +165,7 @@ class Visualizer(Painter):
         for label in np.unique(sem_seg).tolist():
             if names is not None and label >= len(names):
                 continue
-            self.draw_binary_mask(
-                sem_seg == label,
-                color=self._stuff_color(label),
-                edge_color=_OFF_WHITE,
-                text=str(label) if names is None else names[label],
-                alpha=alpha,
-                area_threshold=area_threshold,
-            )
+            self._draw_stuff(sem_seg == label, label, alpha, area_threshold)
         return self.output
 
     def draw_panoptic_seg(
@@ -183,18 +193,9 @@ class Visualizer(Painter):
             drawn = np.any([mask for _, mask in segments], axis=0)
             self.output.reset_image(self._create_grayscale_image(drawn))
         things = [(info, mask) for info, mask in segments if info["isthing"]]
-        names = self.metadata.get("stuff_classes")
         for info, mask in segments:
             if not info["isthing"]:
-                label = info["category_id"]
-                self.draw_binary_mask(
-                    mask,
-                    color=self._stuff_color(label),
-                    edge_color=_OFF_WHITE,
-                    text=str(label) if names is None else names[label],
-                    alpha=alpha,
-                    area_threshold=area_threshold,
-                )
+                self._draw_stuff(mask, info["category_id"], alpha, area_threshold)
         if things:
             infos = [info for info, _ in things]
             classes = [info["category_id"] for info in infos]
@@ -202,7 +203,7 @@ class Visualizer(Painter):
                 masks=[mask for _, mask in things],
                 labels=_create_text_labels(
                     classes,
-                    _all_or_none(infos, "score"),
+                    values_of(infos, "score"),
                     self.metadata.get("thing_classes"),
                     [info.get("iscrowd", 0) for info in infos],
                 ),
@@ -246,14 +247,14 @@ class Visualizer(Painter):
         if boxes is not None and boxes.shape[1] == 5:
             return self.overlay_rotated_instances(boxes, labels, assigned_colors)
         colors = self._distinct_colors(num_instances, assigned_colors)
-        for i in _largest_first(boxes, masks, num_instances):
+        for i in largest_first(boxes, masks, num_instances):
             if masks is not None:
                 self._draw_regions(masks[i].regions, colors[i], None, alpha)
             if boxes is not None:
                 self.draw_box(boxes[i], alpha=0.9, edge_color=colors[i])
         # names come after all the shapes, so that no shape covers one
         if labels is not None and (boxes is not None or masks is not None):
-            for i in _largest_first(boxes, masks, num_instances):
+            for i in largest_first(boxes, masks, num_instances):
                 self._draw_label(
                     labels[i],
                     colors[i],
@@ -298,6 +299,21 @@ class Visualizer(Painter):
 
     # ---- details ----
 
+    def _draw_stuff(
+        self, mask: np.ndarray, label: int, alpha: float, area_threshold: int | None
+    ) -> None:
+        """Draw the part of a picture that belongs to a class, with its name."""
+        names = self.metadata.get("stuff_classes")
+        colors = self.metadata.get("stuff_colors")
+        self.draw_binary_mask(
+            mask,
+            color=[c / 255 for c in colors[label]] if colors else palette_color(label),
+            edge_color=_OFF_WHITE,
+            text=str(label) if names is None else names[label],
+            alpha=alpha,
+            area_threshold=area_threshold,
+        )
+
     def _draw_label(
         self, label: str, color: Color, box: np.ndarray | None, mask: GenericMask | None
     ) -> None:
@@ -334,13 +350,9 @@ class Visualizer(Painter):
         colors = [tuple(channel / 255 for channel in thing_colors[c]) for c in classes]
         return [self._jitter(color) for color in colors] if jitter else colors
 
-    def _stuff_color(self, label: int) -> Color:
-        colors = self.metadata.get("stuff_colors")
-        return [c / 255 for c in colors[label]] if colors else _palette_color(label)
-
     def _distinct_colors(self, count: int, assigned: Sequence[Color] | None) -> Sequence[Color]:
         """The assigned colors, or else different ones."""
-        return [_palette_color(i) for i in range(count)] if assigned is None else assigned
+        return [palette_color(i) for i in range(count)] if assigned is None else assigned
 
     def _jitter(self, color: Color) -> tuple[float, ...]:
         """A color close to the given one."""
@@ -366,111 +378,21 @@ class Visualizer(Painter):
 
     def _convert_boxes(self, boxes: Any) -> np.ndarray:
         """An array (N, 4) or (N, 5)."""
-        array = _to_numpy(boxes).astype(np.float64)
+        array = to_numpy(boxes).astype(np.float64)
         return array.reshape(-1, array.shape[-1] if array.ndim == 2 else 4)
 
     def _convert_masks(self, masks_or_polygons: Any) -> list[GenericMask]:
         masks = getattr(masks_or_polygons, "polygons", masks_or_polygons)
-        masks = masks if isinstance(masks, (list, tuple)) else _to_numpy(masks)
+        masks = masks if isinstance(masks, (list, tuple)) else to_numpy(masks)
         height, width = self.output.height, self.output.width
         return [
             mask
             if isinstance(mask, GenericMask)
             else GenericMask(
-                _to_numpy(mask) if isinstance(mask, torch.Tensor) else mask, height, width
+                to_numpy(mask) if isinstance(mask, torch.Tensor) else mask, height, width
             )
             for mask in masks
         ]
 
     def _convert_keypoints(self, keypoints: Any) -> np.ndarray:
-        return _to_numpy(keypoints)
-
-
-def _create_text_labels(
-    classes: Sequence[int] | None,
-    scores: Any,
-    class_names: Sequence[str] | None,
-    is_crowd: Sequence[bool] | None = None,
-) -> list[str] | None:
-    """Labels such as ``cat 97%`` and ``person|crowd``.
-
-    Args:
-        classes: N class numbers.
-        scores: N numbers in [0, 1].
-        class_names: names of all classes.
-        is_crowd: N flags.
-
-    Returns:
-        N strings, or None if neither classes nor scores are given.
-    """
-    labels = None
-    if classes is not None:
-        labels = [class_names[c] if class_names else str(c) for c in classes]
-    if scores is not None:
-        percent = [f"{float(score) * 100:.0f}%" for score in scores]
-        if labels is None:
-            labels = percent
-        else:
-            labels = [f"{name} {text}" for name, text in zip(labels, percent, strict=True)]
-    if labels is not None and is_crowd is not None:
-        labels = [
-            name + ("|crowd" if crowd else "") for name, crowd in zip(labels, is_crowd, strict=True)
-        ]
-    return labels
-
-
-def _to_numpy(value: Any) -> np.ndarray:
-    """An array of an array, a tensor, or a structure that holds a tensor."""
-    value = getattr(value, "tensor", value)
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-
-
-def _any_of(masks: list[GenericMask] | None) -> np.ndarray | None:
-    """The union of masks."""
-    return np.any([m.mask for m in masks], axis=0) if masks else None
-
-
-def _all_or_none(
-    dicts: Sequence[dict[str, Any]], key: str, default: Any = None
-) -> list[Any] | None:
-    """A value of every dict, with a default where some lack it; None if all do."""
-    if not any(key in d for d in dicts):
-        return None
-    return [d.get(key, default) for d in dicts]
-
-
-def _boxes_of(annotations: Sequence[dict[str, Any]]) -> np.ndarray | None:
-    """Boxes of dataset dicts, XYXY, or rotated ones as they are."""
-    if "bbox" not in annotations[0]:
-        return None
-    boxes = []
-    for annotation in annotations:
-        box = [float(v) for v in annotation["bbox"]]
-        is_rotated = len(box) == 5
-        boxes.append(
-            box if is_rotated else BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS)
-        )
-    return np.array(boxes)
-
-
-def _keypoints_of(annotations: Sequence[dict[str, Any]]) -> np.ndarray | None:
-    if "keypoints" not in annotations[0]:
-        return None
-    return np.array([a["keypoints"] for a in annotations]).reshape(len(annotations), -1, 3)
-
-
-def _largest_first(
-    boxes: np.ndarray | None, masks: list[GenericMask] | None, count: int
-) -> list[int]:
-    if boxes is not None:
-        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    elif masks is not None:
-        areas = np.array([mask.area() for mask in masks])
-    else:
-        areas = np.zeros(count)
-    return np.argsort(-areas, kind="stable").tolist()
-
-
-def _palette_color(index: int) -> tuple[float, ...]:
-    palette = colormap(rgb=True, maximum=1)
-    return tuple(palette[index % len(palette)].tolist())
+        return to_numpy(keypoints)

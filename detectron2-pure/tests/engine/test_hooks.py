@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
+from detectron2 import engine
 from detectron2.engine import SimpleTrainer, TrainerBase, default_writers, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -34,6 +35,11 @@ def make_trainer(lr=1.0):
     return SimpleTrainer(
         model, itertools.repeat(torch.ones(2, 3)), torch.optim.SGD(model.parameters(), lr=lr)
     )
+
+
+@pytest.mark.parametrize("name", hooks.__all__)
+def test_hooks_are_exported_by_the_package_too(name):
+    assert getattr(engine, name) is getattr(hooks, name)
 
 
 @pytest.mark.parametrize(

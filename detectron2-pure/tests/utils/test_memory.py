@@ -3,7 +3,8 @@ import torch
 from detectron2.utils.memory import retry_if_cuda_oom
 
 
-def test_retries_then_runs_on_cpu():
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, RuntimeError])
+def test_retries_then_runs_on_cpu(error):
     devices = []
 
     class FakeCudaTensor:
@@ -15,7 +16,7 @@ def test_retries_then_runs_on_cpu():
     def function(x, *, y):
         devices.append(x.device.type)
         if x.device.type == "cuda":
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            raise error("CUDA out of memory. Tried to allocate 2.00 GiB")
         return x + y
 
     result = retry_if_cuda_oom(function)(FakeCudaTensor(), y=2)

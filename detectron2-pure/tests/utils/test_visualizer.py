@@ -70,6 +70,15 @@ def test_mask_with_hole_is_filled_but_for_the_hole():
     assert (image[75, 75] == 100).all()
 
 
+@pytest.mark.parametrize("scale", [1, 3])
+def test_mask_with_hole_is_exact_to_the_pixel(scale):
+    mask = bitmap(0, H, 30, 70) & ~bitmap(30, 50, 40, 60)
+    image = Visualizer(gray(), scale=scale).draw_binary_mask(mask, color=RED).get_image()
+    drawn = (image != 100).any(axis=2)
+    np.testing.assert_array_equal(drawn, mask.repeat(scale, axis=0).repeat(scale, axis=1))
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) == 2
+
+
 def test_small_masks_can_be_left_out():
     mask = bitmap(10, 12, 10, 14)
     assert not changed(Visualizer(gray()).draw_binary_mask(mask, area_threshold=10)).any()
@@ -293,6 +302,26 @@ def test_dataset_dict_with_semantic_file(tmp_path):
     image = visualizer.draw_dataset_dict({"sem_seg_file_name": str(tmp_path / "s.png")}).get_image()
     assert image[10, 10, 1] > 150 > 100 > image[10, 10, 0]
     assert image[70, 10, 0] > 150 > 100 > image[70, 10, 1]
+
+
+def test_dataset_dict_with_panoptic_file(tmp_path):
+    ids = np.where(bitmap(0, 40, 0, W), 256 + 7, 256**2)
+    colors = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)
+    Image.fromarray(colors).save(tmp_path / "p.png")
+    meta = Metadata().set(
+        thing_classes=["a"], thing_colors=[(255, 0, 0)], stuff_classes=["b", "c"],
+        stuff_colors=[(0, 0, 0), (0, 255, 0)],
+    )  # fmt: skip
+    info = [
+        {"id": 256 + 7, "category_id": 0, "isthing": True, "iscrowd": 0},
+        {"id": 256**2, "category_id": 1, "isthing": False, "iscrowd": 0},
+    ]
+    record = {"pan_seg_file_name": str(tmp_path / "p.png"), "segments_info": info}
+    image = Visualizer(gray(), meta).draw_dataset_dict(record).get_image()
+    assert image[10, 10, 0] > 150 > 100 > image[10, 10, 1]
+    assert image[70, 10, 1] > 150 > 100 > image[70, 10, 0]
+    direct = Visualizer(gray(), meta).draw_dataset_dict({"pan_seg": ids, "segments_info": info})
+    np.testing.assert_array_equal(direct.get_image(), image)
 
 
 @pytest.mark.parametrize("as_tensor", [True, False])
