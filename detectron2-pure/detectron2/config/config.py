@@ -54,8 +54,10 @@ def configurable(
 def _configurable_init(init_func: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init_func)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Asked for in all cases: who forgets it should not have to call with a config to notice.
+        from_config = _from_config_of(type(self))
         if _called_with_cfg(*args, **kwargs):
-            kwargs = _get_args_from_config(_from_config_of(type(self)), *args, **kwargs)
+            kwargs = _get_args_from_config(from_config, *args, **kwargs)
             args = ()
         init_func(self, *args, **kwargs)
 

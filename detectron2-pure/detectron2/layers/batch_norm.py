@@ -1,7 +1,5 @@
 """Normalization layers and the names that configs use for them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

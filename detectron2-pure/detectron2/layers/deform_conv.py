@@ -37,9 +37,9 @@ class _DeformConvBase(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.padding = _pair(padding)
-        self.dilation = _pair(dilation)
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
         self.groups = groups
         self.deformable_groups = deformable_groups
         self.norm = norm
@@ -103,9 +103,9 @@ class DeformConv(_DeformConvBase):
             in_channels,
             out_channels,
             kernel_size,
-            stride,
-            padding,
-            dilation,
+            _pair(stride),
+            _pair(padding),
+            _pair(dilation),
             groups,
             deformable_groups,
             False,

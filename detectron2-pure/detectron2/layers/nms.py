@@ -1,7 +1,5 @@
 """Non-maximum suppression."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
@@ -22,6 +20,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         Indices (M,) of the boxes kept, by falling score.
     """
     if boxes.shape[-1] != 4:
-        raise AssertionError(f"batched_nms() takes boxes (N, 4), not {tuple(boxes.shape)}.")
-    # Half precision cannot hold the offsets that keep the categories apart.
-    return box_ops.batched_nms(boxes.float(), scores, idxs, iou_threshold)
+        raise AssertionError(f"batched_nms() takes boxes (N, 4), not {list(boxes.shape)}.")
+    # Half precision cannot hold the offsets that keep the categories apart, and torchvision
+    # wants one dtype.
+    return box_ops.batched_nms(boxes.float(), scores.float(), idxs, iou_threshold)

@@ -1,7 +1,5 @@
 """Thin extensions of torch.nn layers and functions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,7 +52,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""
-        x = super().forward(x)
+        # super().forward(x), which TorchScript cannot compile
+        x = self._conv_forward(x, self.weight, self.bias)
         if self.norm is not None:
             x = self.norm(x)
         return x if self.activation is None else self.activation(x)

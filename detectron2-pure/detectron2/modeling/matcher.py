@@ -1,7 +1,5 @@
 """Assign predictions to objects by thresholds on their overlap."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -13,6 +11,8 @@ __all__ = ["Matcher"]
 class Matcher:
     """Gives each of N predictions the best of M objects, and a label by how good it is.
 
+    TorchScript can compile it.
+
     Args:
         thresholds: rising, positive borders between the labels.
         labels: one more than thresholds, each 1 (positive), 0 (negative) or -1 (ignored).
@@ -22,10 +22,10 @@ class Matcher:
     def __init__(
         self, thresholds: list[float], labels: list[int], allow_low_quality_matches: bool = False
     ) -> None:
-        borders = [-math.inf, *thresholds, math.inf]
+        borders = [-math.inf] + list(thresholds) + [math.inf]
         if borders != sorted(borders) or borders[1] <= 0:
             raise AssertionError(f"Thresholds have to be positive and rising, not {thresholds}.")
-        if any(label not in (-1, 0, 1) for label in labels):
+        if not all([label in [-1, 0, 1] for label in labels]):  # TorchScript needs the list
             raise AssertionError(f"Labels are -1, 0 or 1, not {labels}.")
         if len(labels) != len(thresholds) + 1:
             raise AssertionError(f"{len(thresholds)} thresholds separate not {len(labels)} labels.")
@@ -45,7 +45,7 @@ class Matcher:
         """
         quality = match_quality_matrix
         if quality.dim() != 2:
-            raise AssertionError(f"The matrix has the shape (M, N), not {tuple(quality.shape)}.")
+            raise AssertionError(f"The matrix has the shape (M, N), not {list(quality.shape)}.")
         if quality.numel() == 0:
             matches = quality.new_zeros(quality.shape[1], dtype=torch.int64)
             return matches, torch.full_like(matches, self.labels[0], dtype=torch.int8)
@@ -53,11 +53,10 @@ class Matcher:
             raise AssertionError("Match qualities have to be at least 0, and not NaN.")
         best, matches = quality.max(dim=0)
         labels = torch.full_like(matches, 1, dtype=torch.int8)
-        for label, low, high in zip(
-            self.labels, self.thresholds, self.thresholds[1:], strict=False
-        ):
-            labels[(best >= low) & (best < high)] = label
+        for i in range(len(self.labels)):
+            low, high = self.thresholds[i], self.thresholds[i + 1]
+            labels[(best >= low) & (best < high)] = self.labels[i]
         if self.allow_low_quality_matches:
-            best_of_object = quality.max(dim=1, keepdim=True).values
+            best_of_object = quality.max(dim=1, keepdim=True)[0]
             labels[(quality == best_of_object).any(dim=0)] = 1
         return matches, labels

@@ -1,9 +1,6 @@
 """Boxes and how they overlap."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator, Sequence
 from enum import IntEnum, unique
 from typing import Any
 
@@ -84,7 +81,8 @@ def _convert(box: Tensor, source: BoxMode, wanted: BoxMode) -> Tensor:
         return _convert(_upright(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
     if pair == (BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS):
         size = box[..., 2:]
-        return torch.cat([box[..., :2] + size / 2, size, torch.zeros_like(size[..., :1])], dim=-1)
+        center = (box[..., :2] + size / 2).to(box.dtype)
+        return torch.cat([center, size, torch.zeros_like(size[..., :1])], dim=-1)
     raise NotImplementedError(f"Boxes cannot be converted from {source.name} to {wanted.name}.")
 
 
@@ -101,7 +99,7 @@ def _upright(box: Tensor) -> Tensor:
 
 
 class Boxes:
-    """N boxes (x0, y0, x1, y1) in pixels.
+    """N boxes (x0, y0, x1, y1) in pixels. TorchScript can compile it.
 
     Attributes:
         tensor: (N, 4), floating point.
@@ -111,27 +109,27 @@ class Boxes:
             gives no boxes.
     """
 
-    tensor: Tensor
-
-    def __init__(self, tensor: Any) -> None:
+    # Without annotations TorchScript takes arguments for tensors, and anything else may come in
+    # Python.
+    def __init__(self, tensor) -> None:
         if not isinstance(tensor, Tensor):
             tensor = torch.as_tensor(np.asarray(tensor), dtype=torch.float32)
-        elif not tensor.is_floating_point():
+        if not tensor.is_floating_point():
             tensor = tensor.to(torch.float32)
         if tensor.numel() == 0:
             # Keeps device, dtype and graph.
             tensor = tensor.reshape(-1, 4)
         if tensor.dim() != 2 or tensor.shape[-1] != 4:
-            raise AssertionError(f"Boxes have the shape (N, 4), not {tuple(tensor.shape)}.")
+            raise AssertionError(f"Boxes have the shape (N, 4), not {list(tensor.shape)}.")
         self.tensor = tensor
 
-    def clone(self) -> Boxes:
+    def clone(self) -> "Boxes":
         """A copy with a tensor of its own."""
         return Boxes(self.tensor.clone())
 
-    def to(self, *args: Any, **kwargs: Any) -> Boxes:
-        """The boxes on another device, or of another dtype, as of `Tensor.to`."""
-        return Boxes(self.tensor.to(*args, **kwargs))
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Boxes":
+        """The boxes on another device (or of another dtype, if that is given)."""
+        return Boxes(self.tensor.to(device, non_blocking=non_blocking))
 
     def area(self) -> Tensor:
         """Areas (N,) in square pixels."""
@@ -144,20 +142,20 @@ class Boxes:
             raise AssertionError("Boxes with infinite or NaN coordinates cannot be clipped.")
         height, width = box_size
         x0, y0, x1, y1 = self.tensor.unbind(dim=1)
-        xs = [x.clamp(min=0, max=width) for x in (x0, x1)]
-        ys = [y.clamp(min=0, max=height) for y in (y0, y1)]
-        self.tensor = torch.stack((xs[0], ys[0], xs[1], ys[1]), dim=-1)
+        x0, x1 = x0.clamp(min=0, max=width), x1.clamp(min=0, max=width)
+        y0, y1 = y0.clamp(min=0, max=height), y1.clamp(min=0, max=height)
+        self.tensor = torch.stack((x0, y0, x1, y1), dim=-1)
 
     def nonempty(self, threshold: float = 0.0) -> Tensor:
         """Mask (N,) of the boxes whose width and height both exceed ``threshold``."""
         size = self.tensor[:, 2:] - self.tensor[:, :2]
         return (size > threshold).all(dim=1)
 
-    def __getitem__(self, item: int | slice | Tensor) -> Boxes:
+    def __getitem__(self, item) -> "Boxes":
         """Boxes by integer (one box), slice, mask or indices; they may share storage."""
-        if isinstance(item, int | np.integer):
-            return Boxes(self.tensor[item].view(1, -1))
         box = self.tensor[item]
+        if box.dim() == 1 and not isinstance(item, Tensor):
+            box = box[None]
         if box.dim() != 2:
             raise AssertionError(f"Indexing Boxes with {item} gives no (N, 4) tensor.")
         return Boxes(box)
@@ -185,22 +183,22 @@ class Boxes:
         self.tensor[:, 1::2] *= scale_y
 
     @classmethod
-    def cat(cls, boxes_list: Sequence[Boxes]) -> Boxes:
+    def cat(cls, boxes_list: list["Boxes"]) -> "Boxes":
         """All boxes of several `Boxes` as one; no boxes if there are none."""
-        if not isinstance(boxes_list, list | tuple):
+        if not isinstance(boxes_list, (list, tuple)):
             raise AssertionError("Boxes.cat() takes a list or tuple of Boxes.")
-        if not boxes_list:
+        if not all([isinstance(box, Boxes) for box in boxes_list]):
+            raise AssertionError("Boxes.cat() takes Boxes and nothing else.")
+        if len(boxes_list) == 0:
             return cls(torch.empty(0))
-        wrong = [b for b in boxes_list if not isinstance(b, Boxes)]
-        if wrong:
-            raise AssertionError(f"Boxes.cat() got a {type(wrong[0]).__name__}.")
-        return cls(torch.cat([b.tensor for b in boxes_list], dim=0))
+        return cls(torch.cat([box.tensor for box in boxes_list], dim=0))
 
     @property
     def device(self) -> torch.device:
         return self.tensor.device
 
-    def __iter__(self) -> Iterator[Tensor]:
+    @torch.jit.unused
+    def __iter__(self):
         """One tensor (4,) per box."""
         yield from self.tensor
 

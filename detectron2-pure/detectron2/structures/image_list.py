@@ -1,10 +1,5 @@
 """Images of different sizes in one tensor."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +9,9 @@ __all__ = ["ImageList"]
 
 class ImageList:
     """B images padded at the right and bottom to one size.
+
+    TorchScript can compile it. In a traced model the image sizes are tensors, so that the trace
+    holds for images of other sizes.
 
     Attributes:
         tensor: (B, ..., H, W).
@@ -32,21 +30,22 @@ class ImageList:
         height, width = self.image_sizes[idx]
         return self.tensor[idx, ..., :height, :width]
 
-    def to(self, *args: Any, **kwargs: Any) -> ImageList:
+    @torch.jit.unused
+    def to(self, *args, **kwargs) -> "ImageList":
         """The images on another device, or of another dtype, as of `Tensor.to`."""
         return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
 
     @property
-    def device(self) -> torch.device:
+    def device(self):  # TorchScript finds no torch.device here
         return self.tensor.device
 
     @staticmethod
     def from_tensors(
-        tensors: Sequence[Tensor],
+        tensors: list[Tensor],
         size_divisibility: int = 0,
         pad_value: float = 0.0,
-        padding_constraints: Mapping[str, int] | None = None,
-    ) -> ImageList:
+        padding_constraints: dict[str, int] | None = None,
+    ) -> "ImageList":
         """Pad images (..., h, w) to the largest height and width and stack them.
 
         Args:
@@ -60,33 +59,53 @@ class ImageList:
         Raises:
             ValueError: there are no images, they differ elsewhere, or one exceeds the square.
         """
-        if not isinstance(tensors, list | tuple) or not tensors:
+        if not isinstance(tensors, (list, tuple)) or len(tensors) == 0:
             raise ValueError("ImageList.from_tensors() takes a list of at least one image.")
         for image in tensors:
             if not isinstance(image, Tensor) or image.shape[:-2] != tensors[0].shape[:-2]:
-                shapes = [tuple(getattr(t, "shape", ())) for t in tensors]
-                raise ValueError(f"Images have to agree in all but height and width: {shapes}.")
-        image_sizes = [(int(t.shape[-2]), int(t.shape[-1])) for t in tensors]
-        height, width = _padded_size(image_sizes, size_divisibility, padding_constraints or {})
-        batch = torch.stack(
-            [
-                F.pad(image, (0, width - w, 0, height - h), value=pad_value)
-                for image, (h, w) in zip(tensors, image_sizes, strict=True)
-            ]
-        )
-        return ImageList(batch, image_sizes)
+                raise ValueError(
+                    "Images have to be tensors that agree in all but height and width: "
+                    f"{[t.shape for t in tensors]}."
+                )
+        multiple, square = size_divisibility, 0
+        if padding_constraints is not None:
+            square = padding_constraints.get("square_size", 0)
+            multiple = padding_constraints.get("size_divisibility", 0) or multiple
+        if not torch.jit.is_scripting() and torch.jit.is_tracing():
+            return _from_traced_tensors(tensors, multiple, square, pad_value)
+        image_sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
+        height = _padded_side([size[0] for size in image_sizes], multiple, square)
+        width = _padded_side([size[1] for size in image_sizes], multiple, square)
+        padded = [
+            F.pad(image, [0, width - image.shape[-1], 0, height - image.shape[-2]], value=pad_value)
+            for image in tensors
+        ]
+        return ImageList(torch.stack(padded), image_sizes)
 
 
-def _padded_size(
-    sizes: list[tuple[int, int]], size_divisibility: int, constraints: Mapping[str, int]
-) -> tuple[int, int]:
-    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
-    square = constraints.get("square_size", 0)
+def _padded_side(sides: list[int], multiple: int, square: int) -> int:
+    side = max(sides)
     if square > 0:
-        if max(height, width) > square:
-            raise ValueError(f"An image of {height} x {width} exceeds the square_size {square}.")
-        height = width = square
-    multiple = constraints.get("size_divisibility", 0) or size_divisibility
+        if side > square:
+            raise ValueError(f"An image with a side of {side} exceeds the square_size {square}.")
+        side = square
+    return (side + multiple - 1) // multiple * multiple if multiple > 1 else side
+
+
+@torch.jit.unused
+def _from_traced_tensors(
+    tensors: list[Tensor], multiple: int, square: int, pad_value: float
+) -> ImageList:
+    """While a model is traced, sizes are tensors, and all that is done with them is recorded."""
+    sizes = [torch.stack([torch.as_tensor(side) for side in t.shape[-2:]]) for t in tensors]
+    padded = torch.stack(sizes).amax(dim=0)
+    if square > 0:
+        padded = torch.full_like(padded, square)
     if multiple > 1:
-        height, width = (-(-side // multiple) * multiple for side in (height, width))
-    return height, width
+        padded = (padded + multiple - 1).div(multiple, rounding_mode="floor") * multiple
+    borders = [padded - size for size in sizes]
+    images = [
+        F.pad(image, [0, border[1], 0, border[0]], value=pad_value)  # type: ignore[list-item]
+        for image, border in zip(tensors, borders, strict=True)
+    ]
+    return ImageList(torch.stack(images), sizes)  # type: ignore[arg-type]

@@ -69,6 +69,8 @@ def test_wrong_use():
     cfg = CfgNode({})
     with pytest.raises(AttributeError, match="from_config"):
         NoFromConfig(cfg)
+    with pytest.raises(AttributeError, match="from_config"):
+        NoFromConfig(a=1)
     with pytest.raises(TypeError, match="classmethod"):
         NoClassMethod(cfg)
     with pytest.raises(TypeError, match="has to be 'cfg'"):

@@ -214,3 +214,31 @@ def test_paste_edge_cases():
         paste_masks_in_image(torch.ones(1, 4, 4), outside, (5, 6))
     with pytest.raises(AssertionError, match=r"\(N, M, M\)"):
         paste_masks_in_image(torch.ones(1, 1, 4, 4), outside[:1], (5, 6))
+
+
+def test_representations():
+    sizes = "kernel_size=(3, 3), stride={0}, padding={0}, dilation={0}, groups=1, "
+    tail = "deformable_groups=2, bias="
+    assert repr(DeformConv(3, 10, kernel_size=3, padding=1, deformable_groups=2)) == (
+        f"DeformConv(in_channels=3, out_channels=10, {sizes.format((1, 1))}{tail}False)"
+    )
+    # This one shows its sizes as they were given.
+    assert repr(ModulatedDeformConv(3, 10, kernel_size=3, padding=1, deformable_groups=2)) == (
+        f"ModulatedDeformConv(in_channels=3, out_channels=10, {sizes.format(1)}{tail}True)"
+    )
+
+
+def test_nms_takes_half_precision_scores():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9.5], [0, 0, 10, 10]]).half()
+    scores, categories = torch.tensor([0.9, 0.8, 0.7]).half(), torch.tensor([0, 0, 1])
+    assert batched_nms(boxes, scores, categories, 0.5).tolist() == [0, 2]
+
+
+def test_torchscript():
+    boxes, scores = torch.rand(20, 4).cumsum(1), torch.rand(20)
+    categories = torch.arange(20) % 3
+    scripted = torch.jit.script(batched_nms)(boxes, scores, categories, 0.5)
+    assert_close(scripted, batched_nms(boxes, scores, categories, 0.5))
+    conv = Conv2d(3, 4, 3, padding=1, norm=FrozenBatchNorm2d(4), activation=F.relu)
+    image = torch.rand(2, 3, 5, 5)
+    assert_close(torch.jit.script(conv)(image), conv(image))

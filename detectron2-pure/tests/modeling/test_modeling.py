@@ -107,6 +107,15 @@ def test_matcher_low_quality():
     assert Matcher([0.7], [0, 1])(QUALITY)[1].tolist() == [0, 0, 0, 0]
 
 
+def test_matcher_in_torchscript():
+    def make(thresholds: list[float], labels: list[int]):
+        return Matcher(thresholds, labels, allow_low_quality_matches=True)
+
+    for objects in (QUALITY, QUALITY[:0]):
+        scripted = torch.jit.script(make)([0.3, 0.6], [0, -1, 1])(objects)
+        assert_close(scripted, make([0.3, 0.6], [0, -1, 1])(objects))
+
+
 def test_matcher_without_objects():
     matches, labels = Matcher([0.3, 0.6], [0, -1, 1])(torch.zeros(0, 3))
     assert matches.tolist() == labels.tolist() == [0, 0, 0]

@@ -199,3 +199,22 @@ def test_point_distance():
     points = torch.tensor([[6.0, 7.0]])
     expected = torch.tensor([[[1.0, 2, 9, 8], [5, 6, -3, -3]]])
     assert_close(pairwise_point_box_distance(points, Boxes(XYXY)), expected)
+
+
+def test_torchscript():
+    def stack(x: torch.Tensor):
+        boxes = Boxes(x)
+        both = boxes.cat([boxes, boxes[torch.tensor([0])].to(torch.device("cpu"))])
+        both.clip((1, 2))
+        return both.tensor, both.area(), both.nonempty()
+
+    tensor = torch.tensor(XYXY)
+    for scripted, eager in zip(torch.jit.script(stack)(tensor), stack(tensor), strict=True):
+        assert_close(scripted, eager)
+
+
+def test_integer_boxes_stay_integer():
+    box = torch.tensor([[1, 2, 3, 5]])
+    assert_close(
+        BoxMode.convert(box, BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS), torch.tensor([[2, 4, 3, 5, 0]])
+    )

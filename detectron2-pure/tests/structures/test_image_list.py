@@ -67,3 +67,27 @@ def test_errors():
         ImageList.from_tensors([torch.rand(3, 4, 4), torch.rand(1, 4, 4)])
     with pytest.raises(ValueError, match="exceeds the square_size 8"):
         ImageList.from_tensors(images((9, 4)), padding_constraints={"square_size": 8})
+
+
+def test_torchscript():
+    def batch(images: list[torch.Tensor]):
+        return ImageList.from_tensors(images, 4, 1.0, {"square_size": 8})
+
+    images = [torch.rand(3, 5, 6), torch.rand(3, 7, 2)]
+    scripted, eager = torch.jit.script(batch)(images), batch(images)
+    assert scripted.image_sizes == eager.image_sizes == [(5, 6), (7, 2)]
+    assert_close(scripted.tensor, eager.tensor)
+    assert_close(scripted[1], images[1])
+
+
+@pytest.mark.parametrize("shape", [(3, 10, 10), (3, 12, 12), (10, 10)])
+def test_a_trace_holds_for_other_sizes(shape):
+    def batch(images):
+        result = ImageList.from_tensors(images, 4)
+        return result.tensor, result.image_sizes
+
+    first, second = torch.rand(*shape[:-2], 15, 20), torch.rand(*shape[:-2], 18, 7)
+    traced = torch.jit.trace(batch, ([torch.ones(shape), torch.ones(shape)],))
+    tensor, sizes = traced([first, second])
+    assert [size.tolist() for size in sizes] == [[15, 20], [18, 7]]
+    assert_close(tensor, batch([first, second])[0])
