@@ -239,6 +239,6 @@ def test_torchscript():
     categories = torch.arange(20) % 3
     scripted = torch.jit.script(batched_nms)(boxes, scores, categories, 0.5)
     assert_close(scripted, batched_nms(boxes, scores, categories, 0.5))
-    conv = Conv2d(3, 4, 3, padding=1, norm=FrozenBatchNorm2d(4), activation=F.relu)
+    conv = Conv2d(3, 4, 3, padding=1, norm=FrozenBatchNorm2d(4), activation=nn.ReLU())
     image = torch.rand(2, 3, 5, 5)
     assert_close(torch.jit.script(conv)(image), conv(image))
