@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .ms_deform_attn import ms_deform_attn, pytorch_ops
 
 Shapes = Sequence[tuple[int, int]] | Tensor
 
@@ -42,25 +43,8 @@ def multi_scale_deformable_attn_pytorch(
         ``(B, Q, M * D)`` in the dtype of ``value``. Samples are taken in the wider of the dtypes of
         values and locations: locations in half precision would miss by whole cells of a large map.
     """
-    shapes = _shape_list(value_spatial_shapes)
-    b, _, m, d = value.shape
-    q = sampling_locations.shape[1]
-    narrow, wide = value.dtype, torch.promote_types(value.dtype, sampling_locations.dtype)
-    value, sampling_locations = value.to(wide), sampling_locations.to(wide)
-    grids = (2 * sampling_locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)  # BM L Q P 2
-    weights = attention_weights.permute(0, 2, 3, 1, 4).flatten(0, 1)  # BM L Q P
-    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)
-    out = value.new_zeros(b * m, d, q)
-    for level, (h, w) in enumerate(shapes):
-        sampled = F.grid_sample(
-            levels[level].reshape(b * m, d, h, w),
-            grids[:, level],
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=False,
-        )  # BM D Q P
-        out = out + (sampled * weights[:, level, None]).sum(-1)
-    return out.to(narrow).reshape(b, m * d, q).transpose(1, 2).contiguous()
+    shapes = [size for shape in _shape_list(value_spatial_shapes) for size in shape]
+    return pytorch_ops.forward(value, shapes, sampling_locations, attention_weights)
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -168,7 +152,7 @@ class MultiScaleDeformableAttention(nn.Module):
         levels_points = (self.num_levels, self.num_points)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, levels_points)
-        out = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+        out = ms_deform_attn(value, shapes, locations, weights)
         out = self.output_proj(out)
         if not self.batch_first:
             out = out.transpose(0, 1)

@@ -1,0 +1,195 @@
+"""The CPU kernels: machine code made by numba at the first use and kept in its cache.
+
+Each thread takes some of the queries (forward), or some heads of some images (backward): every
+number is written by one thread alone, so results don't depend on their number. Points are computed
+in double precision. Letters as in :mod:`detrex.layers.multi_scale_deform_attn`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from .simd import FAST_MATH, axpy, dot, load, store, zeros
+
+MIN_QUERIES = 64
+"""Fewer are not worth a thread of their own."""
+
+
+def _jit(function: Callable) -> Callable:
+    """Compiled at the first call for each dtype, without the GIL, and cached where possible."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST_MATH)}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+        return njit(**options)(function)
+
+
+@_jit
+def _corners(x, y, height, width):
+    """Columns and rows of the four cells around a point, kept on the map, and their shares, zero
+    for what is beyond the border: ``((left, right), (top, bottom))`` three times.
+
+    The last of the three are the signs of the shares: what they change by with the point.
+    """
+    left, top = math.floor(x), math.floor(y)
+    columns = max(left, 0), min(left + 1, width - 1)
+    rows = max(top, 0), min(top + 1, height - 1)
+    slope_x = -1.0 if left >= 0 else 0.0, 1.0 if left + 1 < width else 0.0
+    slope_y = -1.0 if top >= 0 else 0.0, 1.0 if top + 1 < height else 0.0
+    share_x = (x - left - 1) * slope_x[0], (x - left) * slope_x[1]
+    share_y = (y - top - 1) * slope_y[0], (y - top) * slope_y[1]
+    return (columns, rows), (share_x, share_y), (slope_x, slope_y)
+
+
+@functools.cache
+def _forward_kernel(channels: int) -> Callable:
+    """The forward kernel for heads of so many channels ``D``."""
+
+    @_jit
+    def forward(value, shapes, locations, weights, out, begin, end):
+        """Writes ``out`` for the queries from ``begin`` to ``end``, counted over the batch."""
+        _, num_tokens, num_heads, _ = value.shape
+        _, num_queries, _, num_levels, num_points, _ = locations.shape
+        value_rows, out_rows = value.reshape(-1), out.reshape(-1)
+        points, point_weights = locations.reshape(-1, 2), weights.reshape(-1)
+        i = begin * num_heads * num_levels * num_points
+        for query in range(begin, end):
+            for head in range(num_heads):
+                total = zeros(value_rows, channels)
+                first = query // num_queries * num_tokens  # token of the image, then of the level
+                for level in range(num_levels):
+                    height, width = shapes[level]
+                    for _ in range(num_points):
+                        x = points[i, 0] * np.float64(width) - 0.5
+                        y = points[i, 1] * np.float64(height) - 0.5
+                        if -1 < x < width and -1 < y < height:  # false for NaN
+                            cells, shares, _ = _corners(x, y, height, width)
+                            for row, share_y in zip(cells[1], shares[1]):
+                                for column, share_x in zip(cells[0], shares[0]):
+                                    index = (first + row * width + column) * num_heads + head
+                                    weight = point_weights[i] * share_x * share_y
+                                    total = axpy(weight, load(value_rows, index, channels), total)
+                        i += 1
+                    first += height * width
+                store(out_rows, query * num_heads + head, total)
+
+    return forward
+
+
+@functools.cache
+def _backward_kernel(channels: int) -> Callable:
+    """The backward kernel for heads of so many channels ``D``."""
+
+    @_jit
+    def backward(
+        grad, value, shapes, locations, weights, grad_value, grad_points, grad_weights, begin, end
+    ):
+        """Adds to the gradients for the heads from ``begin`` to ``end``, counted over the batch."""
+        _, num_tokens, num_heads, _ = value.shape
+        _, num_queries, _, num_levels, num_points, _ = locations.shape
+        value_rows, grad_rows = value.reshape(-1), grad.reshape(-1)
+        grad_value_rows = grad_value.reshape(-1)
+        points, point_weights = locations.reshape(-1, 2), weights.reshape(-1)
+        grad_point, grad_weight = grad_points.reshape(-1, 2), grad_weights.reshape(-1)
+        for image_head in range(begin, end):
+            image, head = divmod(image_head, num_heads)
+            for query in range(image * num_queries, (image + 1) * num_queries):
+                query_head = query * num_heads + head
+                cotangent = load(grad_rows, query_head, channels)
+                i = query_head * num_levels * num_points
+                first = image * num_tokens  # token of the image, then of the level
+                for level in range(num_levels):
+                    height, width = shapes[level]
+                    for _ in range(num_points):
+                        x = points[i, 0] * np.float64(width) - 0.5
+                        y = points[i, 1] * np.float64(height) - 0.5
+                        by_x, by_y, by_weight = 0.0, 0.0, 0.0
+                        if -1 < x < width and -1 < y < height:  # false for NaN
+                            cells, shares, slopes = _corners(x, y, height, width)
+                            for row, share_y, slope_y in zip(cells[1], shares[1], slopes[1]):
+                                for column, share_x, slope_x in zip(cells[0], shares[0], slopes[0]):
+                                    index = (first + row * width + column) * num_heads + head
+                                    along = dot(cotangent, load(value_rows, index, channels))
+                                    by_weight += share_x * share_y * along
+                                    by_x += slope_x * share_y * along
+                                    by_y += share_x * slope_y * along
+                                    so_far = load(grad_value_rows, index, channels)
+                                    share = point_weights[i] * share_x * share_y
+                                    store(grad_value_rows, index, axpy(share, cotangent, so_far))
+                        grad_weight[i] = by_weight
+                        grad_point[i, 0] = by_x * point_weights[i] * width
+                        grad_point[i, 1] = by_y * point_weights[i] * height
+                        i += 1
+                    first += height * width
+
+    return backward
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
+    """As many threads as torch uses; a forked process, which inherits none, gets its own."""
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="ms_deform_attn")
+
+
+def _in_parallel(work: Callable[[int, int], None], count: int, at_least: int = 1) -> None:
+    """Calls ``work(begin, end)`` on ranges of ``at_least`` so many that cover ``range(count)``."""
+    threads = torch.get_num_threads()
+    pieces = min(4 * threads, count // at_least)
+    if threads == 1 or pieces <= 1:
+        work(0, count)
+        return
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    list(_pool(threads, os.getpid()).map(work, edges[:-1], edges[1:]))
+
+
+def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
+    return tensor.detach().to(dtype).contiguous().numpy()
+
+
+def _inputs(
+    value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> list[np.ndarray]:
+    """Everything in one dtype, single or double precision."""
+    dtype = torch.promote_types(value.dtype, locations.dtype)
+    sizes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
+    return [_array(value, dtype), sizes, _array(locations, dtype), _array(weights, dtype)]
+
+
+def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """``(B, S, M, D)``, ``L`` heights and widths, ``(B, Q, M, L, P, 2)``, ``(B, Q, M, L, P)`` ->
+    ``(B, Q, M * D)`` in the dtype of ``value``."""
+    batch, _, heads, channels = value.shape
+    queries = locations.shape[1]
+    if batch * queries == 0:
+        return value.new_zeros(batch, queries, heads * channels)
+    inputs = _inputs(value, shapes, locations, weights)
+    out = np.empty((batch, queries, heads * channels), inputs[0].dtype)
+    kernel = _forward_kernel(channels)
+    _in_parallel(lambda i, j: kernel(*inputs, out, i, j), batch * queries, MIN_QUERIES)
+    return torch.from_numpy(out).to(value.dtype)
+
+
+def backward(
+    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of values, locations and weights, each in the dtype of its own, given that of the
+    result."""
+    batch, _, heads, channels = value.shape
+    inputs = _inputs(value, shapes, locations, weights)
+    grads = [np.zeros(x.shape, x.dtype) for x in (inputs[0], *inputs[2:])]
+    if grad.numel():
+        cotangent = _array(grad, torch.promote_types(value.dtype, locations.dtype))
+        kernel = _backward_kernel(channels)
+        work = lambda i, j: kernel(cotangent, *inputs, *grads, i, j)  # noqa: E731
+        _in_parallel(work, batch * heads)
+    by_value, by_location, by_weight = map(torch.from_numpy, grads)
+    return by_value.to(value.dtype), by_location.to(locations.dtype), by_weight.to(weights.dtype)

@@ -1,0 +1,163 @@
+"""Multi-scale deformable attention as one operator, with the implementation chosen at run time.
+
+Source: "Deformable DETR", 2010.04159. Letters: ``B`` batch, ``Q`` queries, ``S`` tokens of all
+levels, ``M`` heads, ``D`` channels of a head, ``L`` levels, ``P`` points of a head per level.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import pytorch_ops
+
+KERNELS = {"cpu": ("numba",), "cuda": ("deformops", "triton")}
+"""By device type the implementations with kernels of their own, the fastest first: modules
+``<name>_kernels`` of this package. Plain PyTorch does everywhere else, and for export."""
+
+NAMES = ("pytorch", *(name for names in KERNELS.values() for name in names))
+
+VARIABLE = "DETREX_MS_DEFORM_ATTN"
+"""Environment variable that names the implementation to use where it can run."""
+
+
+def _checked(name: str | None, source: str = "") -> str | None:
+    if name not in (None, *NAMES):
+        raise ValueError(
+            f"{source}{name!r} is no implementation of deformable attention; there are: "
+            f"{', '.join(NAMES)}."
+        )
+    return name
+
+
+_chosen = _checked(os.environ.get(VARIABLE) or None, f"environment variable {VARIABLE}: ")
+
+
+class Implementation(NamedTuple):
+    """What runs on a device, and why nothing faster does."""
+
+    name: str
+    passed_over: dict[str, str]
+    """By name of each implementation that would come first, why it isn't used."""
+
+
+@functools.cache
+def _kernels(name: str) -> ModuleType | str:
+    """The kernels of an implementation, or why they can't be had."""
+    try:
+        return importlib.import_module(f".{name}_kernels", __package__)
+    except Exception as error:  # whatever is wrong with an optional package, PyTorch goes on
+        return f"{type(error).__name__}: {error}"
+
+
+def implementation(device_type: str) -> Implementation:
+    """What computes deformable attention on a type of device, such as ``"cpu"``."""
+    passed_over: dict[str, str] = {}
+    for name in KERNELS.get(device_type, ()):
+        if _chosen not in (None, name):
+            passed_over[name] = f"{_chosen} was asked for"
+        elif isinstance(reason := _kernels(name), str):
+            passed_over[name] = reason
+        else:
+            return Implementation(name, passed_over)
+    return Implementation("pytorch", passed_over)
+
+
+@torch.compiler.assume_constant_result
+def _has_kernels(device_type: str) -> bool:
+    return implementation(device_type).name != "pytorch"
+
+
+def _module(tensor: Tensor) -> ModuleType:
+    module = _kernels(implementation(tensor.device.type).name)
+    assert isinstance(module, ModuleType)
+    return module
+
+
+@contextmanager
+def use_implementation(name: str | None) -> Iterator[None]:
+    """Prefer an implementation inside the block: ``"pytorch"`` for export, None for the fastest.
+
+    Where it can't run, PyTorch does. The environment variable ``DETREX_MS_DEFORM_ATTN`` does the
+    same for a whole process.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    global _chosen
+    before, _chosen = _chosen, _checked(name)
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+@torch.library.custom_op("detrex::ms_deform_attn", mutates_args=())
+def _forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return _module(value).forward(value, shapes, locations, weights)
+
+
+@_forward.register_fake
+def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty(batch, locations.shape[1], heads * channels)
+
+
+@torch.library.custom_op("detrex::ms_deform_attn_backward", mutates_args=())
+def _backward(
+    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _module(value).backward(grad, value, shapes, locations, weights)
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    empty = [x.new_empty(x.shape) for x in (value, locations, weights)]
+    return empty[0], empty[1], empty[2]
+
+
+def _save(ctx, inputs, output) -> None:
+    value, ctx.shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _gradients(ctx, grad: Tensor):
+    value, locations, weights = ctx.saved_tensors
+    by_value, by_location, by_weight = _backward(grad, value, ctx.shapes, locations, weights)
+    return by_value, None, by_location, by_weight
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def ms_deform_attn(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Weighted sum of bilinear samples, by the fastest implementation for the device.
+
+    Args:
+        value: ``(B, S, M, D)``, the levels one after another.
+        shapes: ``L`` pairs (height, width).
+        locations: ``(B, Q, M, L, P, 2)`` as (x, y); 0 and 1 are the borders of the level, beyond
+            them the map is zero.
+        weights: ``(B, Q, M, L, P)``.
+
+    Returns:
+        ``(B, Q, M * D)`` in the dtype of ``value``. Points, weights and sums have single precision
+        at least, also under autocast: points in half precision would miss by whole cells.
+    """
+    flat = [size for shape in shapes for size in shape]
+    if not _has_kernels(value.device.type):
+        return pytorch_ops.forward(value, flat, locations, weights)
+    wide = functools.reduce(torch.promote_types, (locations.dtype, weights.dtype), torch.float32)
+    return _forward(value, flat, locations.to(wide), weights.to(wide))
