@@ -31,7 +31,7 @@ from ._images import (
     convert_PIL_to_numpy,
     read_image,
 )
-from .catalog import MetadataCatalog
+from .catalog import DatasetCatalog, MetadataCatalog
 
 __all__ = [
     "SizeMismatchError",
@@ -316,13 +316,17 @@ def get_fed_loss_cls_weights(
     """How often each class is sampled in the federated loss (Zhou et al., 2021).
 
     Args:
-        dataset_names: datasets with the same class_image_count in their metadata.
+        dataset_names: datasets with the same class_image_count in their metadata; those of
+            LVIS have it once they are loaded, which is done here if need be.
         freq_weight_power: power of the number of images that have the class.
 
     Returns:
         (K,) float tensor.
     """
     names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
+    for name in names:
+        if name in DatasetCatalog and MetadataCatalog.get(name).get("class_image_count") is None:
+            DatasetCatalog.get(name)  # what is counted is known once the annotations are read
     check_metadata_consistency("class_image_count", names)
     counts = sorted(MetadataCatalog.get(names[0]).class_image_count, key=lambda x: x["id"])
     frequency = torch.tensor([x["image_count"] for x in counts], dtype=torch.float32)

@@ -7,6 +7,7 @@ from detectron2._left_out import FULL_PACKAGE
 from .coco_evaluation import COCOEvaluator
 from .coco_max_dets import COCOevalMaxDets
 from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
+from .lvis_evaluation import LVISEvaluator
 from .sem_seg_evaluation import SemSegEvaluator
 from .testing import flatten_results_dict, print_csv_format, verify_results
 
@@ -15,6 +16,7 @@ __all__ = [
     "COCOevalMaxDets",
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "LVISEvaluator",
     "SemSegEvaluator",
     "flatten_results_dict",
     "inference_context",
@@ -27,7 +29,6 @@ _LEFT_OUT = (
     "COCOPanopticEvaluator",
     "CityscapesInstanceEvaluator",
     "CityscapesSemSegEvaluator",
-    "LVISEvaluator",
     "PascalVOCDetectionEvaluator",
     "RotatedCOCOEvaluator",
 )

@@ -49,6 +49,8 @@ class COCOEvaluator(DatasetEvaluator):
     coordinates of the original image.
     """
 
+    _results_file = "coco_instances_results.json"
+
     def __init__(
         self,
         dataset_name: str | Sequence[str],
@@ -164,7 +166,7 @@ class COCOEvaluator(DatasetEvaluator):
         tasks = self._tasks or self._tasks_from_predictions(results)
         self._to_dataset_categories(results)
         if self._output_dir:
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
+            path = os.path.join(self._output_dir, self._results_file)
             logger.info(f"Saving results to {path}")
             with atomic_open(path) as f:
                 f.write(json.dumps(results))
@@ -172,6 +174,7 @@ class COCOEvaluator(DatasetEvaluator):
             logger.info("Annotations are not available for evaluation.")
             return
         self._warn_of_unseen_images(predictions, img_ids)
+        results = self._results_that_count(results)
         cocoeval_fn = COCOeval_opt if self._use_fast_impl else COCOevalMaxDets
         logger.info(f"Evaluating predictions with {cocoeval_fn.__name__} ...")
         for task in tasks:
@@ -188,6 +191,10 @@ class COCOEvaluator(DatasetEvaluator):
                 )
             names = self._names_in_category_order()
             self._results[task] = self._derive_coco_results(coco_eval, task, names)
+
+    def _results_that_count(self, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """All of them; for subclasses that evaluate only some."""
+        return results
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> tuple[str, ...]:
         """Boxes, and what else results in COCO's format have."""

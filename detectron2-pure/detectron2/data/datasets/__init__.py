@@ -9,13 +9,17 @@ from .coco import (
     register_coco_instances,
 )
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
+from .lvis import get_lvis_instances_meta, load_lvis_json, register_lvis_instances
 
 __all__ = [
     "convert_to_coco_dict",
     "convert_to_coco_json",
+    "get_lvis_instances_meta",
     "load_coco_json",
+    "load_lvis_json",
     "load_sem_seg",
     "register_coco_instances",
     "register_coco_panoptic",
     "register_coco_panoptic_separated",
+    "register_lvis_instances",
 ]

@@ -109,6 +109,8 @@ class CocoFile:
                 f"'{self.path}' has no 'images' ({has}); a COCO json lists them under that key."
             )
         for image in images:
+            if "coco_url" in image and "file_name" not in image:  # as LVIS has it
+                image["file_name"] = "/".join(image["coco_url"].split("/")[-2:])
             missing = [k for k in ("id", "file_name", "height", "width") if k not in image]
             if missing:
                 raise KeyError(

@@ -1,10 +1,11 @@
-"""The names that are registered from the start: COCO 2014 and 2017.
+"""The names that are registered from the start: COCO 2014 and 2017, and LVIS v1.
 
 Their files are expected under ``$DETECTRON2_DATASETS`` (``./datasets`` by default), read when
 this module is imported, in COCO's usual layout::
 
     coco/annotations/instances_{train,val}2017.json
     coco/{train,val}2017/*.jpg
+    lvis/lvis_v1_{train,val}.json
 
 Registering reads nothing, so no file has to be there.
 """
@@ -16,8 +17,9 @@ import os
 from .builtin_meta import _get_builtin_metadata
 from .coco import register_coco_instances
 from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
+from .lvis import get_lvis_instances_meta, register_lvis_instances
 
-__all__ = ["register_all_coco"]
+__all__ = ["register_all_coco", "register_all_lvis"]
 
 # Name -> (folder of the images, annotations), below coco/.
 _COCO = {
@@ -95,4 +97,29 @@ def register_all_coco(root: str) -> None:
         )
 
 
-register_all_coco(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+_LVIS = {
+    "lvis_v1_train": "lvis_v1_train",
+    "lvis_v1_val": "lvis_v1_val",
+    "lvis_v1_test_dev": "lvis_v1_image_info_test_dev",
+    "lvis_v1_test_challenge": "lvis_v1_image_info_test_challenge",
+}
+
+
+def register_all_lvis(root: str) -> None:
+    """Register LVIS v1, whose images are COCO's.
+
+    Args:
+        root: folder that holds ``lvis`` and ``coco``.
+    """
+    for name, file in _LVIS.items():
+        register_lvis_instances(
+            name,
+            get_lvis_instances_meta(name),
+            os.path.join(root, "lvis", file + ".json"),
+            os.path.join(root, "coco"),
+        )
+
+
+_root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+register_all_coco(_root)
+register_all_lvis(_root)

@@ -69,7 +69,18 @@ def load_coco_json(
     if dataset_name is not None and content.categories:
         id_map = _set_category_metadata(dataset_name, content)
     logger.info(f"Loaded {len(content.images)} images in COCO format from {json_file}")
-    keys = (*_ANNOTATION_KEYS, *(extra_annotation_keys or ()))
+    return _to_records(content, image_root, id_map, extra_annotation_keys or ())
+
+
+def _to_records(
+    content: CocoFile,
+    image_root: str,
+    id_map: dict[int, int] | None,
+    extra_annotation_keys: Sequence[str],
+    image_keys: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """The records of `load_coco_json`, with more keys of each image where present."""
+    keys = (*_ANNOTATION_KEYS, *extra_annotation_keys)
     bad_masks: list[Any] = []
     records = []
     for image in content.images:
@@ -80,12 +91,13 @@ def load_coco_json(
                 "height": image["height"],
                 "width": image["width"],
                 "image_id": image["id"],
+                **{key: image[key] for key in image_keys if key in image},
                 "annotations": [_to_object(a, image, keys, id_map, bad_masks) for a in annotations],
             }
         )
     if bad_masks:
         logger.warning(
-            f"'{json_file}': {len(bad_masks)} annotations have no usable polygon and keep only "
+            f"'{content.path}': {len(bad_masks)} annotations have no usable polygon and keep only "
             f"their box (ids {', '.join(map(str, bad_masks[:5]))}"
             f"{', ...' if len(bad_masks) > 5 else ''}). A polygon is a list of at least 6 "
             "numbers, an even count."
