@@ -30,17 +30,24 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _expression(value: Any, used: int = 0, indent: int = 0) -> str:
-    """``value`` in one line if it fits beside ``used`` columns, else one item per line."""
+    """``value`` as black would lay it out beside ``used`` columns: in one line; with the arguments
+    of a call in a second one; or with a line for each item.
+    """
     opening, items, closing = _items(value)
-    flat = opening + ", ".join(label + _expression(v, -(10**6)) for label, v in items) + closing
-    if not items or used + len(flat) <= WIDTH:
-        return flat
+    body = ", ".join(label + _expression(v, -(10**6)) for label, v in items)
+    if used + len(opening + body + closing) <= WIDTH:
+        return opening + body + closing
     inner = " " * (indent + 4)
-    lines = [
-        f"{inner}{label}{_expression(v, indent + 4 + len(label) + 1, indent + 4)},\n"
-        for label, v in items
-    ]
-    return f"{opening}\n{''.join(lines)}{' ' * indent}{closing}"
+    if not items:
+        parenthesize = not indent and len(inner + opening) <= WIDTH
+        return f"(\n{inner}{opening}\n)" if parenthesize else opening
+    if len(inner + body) > WIDTH or (closing != ")" and len(items) > 1):
+        comma = "," if len(items) > 1 else ""
+        body = f"\n{inner}".join(
+            label + _expression(v, len(inner + label + comma), indent + 4) + comma
+            for label, v in items
+        )
+    return f"{opening}\n{inner}{body}\n{' ' * indent}{closing}"
 
 
 def _items(value: Any) -> tuple[str, list[tuple[str, Any]], str]:

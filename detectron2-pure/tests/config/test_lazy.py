@@ -371,6 +371,41 @@ def test_to_py():
     assert LazyConfig.to_py(cfg.train.amp, prefix="") == "enabled = False\n"
 
 
+def test_to_py_is_laid_out_as_black_would():
+    word, long = "a text of forty letters, more or less ..", "a" * 78
+    cfg = OmegaConf.create(
+        {
+            "call": L("f.g")(first=word, second=word[:30]),
+            "list": [word, word],
+            "alone": [L("f.g")(only={"key": word, "other": word})],
+            "text": long,
+        },
+        flags={"allow_objects": True},
+    )
+    assert LazyConfig.to_py(cfg) == textwrap.dedent(
+        f"""\
+        cfg.call = f.g(
+            first="{word}", second="{word[:30]}"
+        )
+        cfg.list = [
+            "{word}",
+            "{word}",
+        ]
+        cfg.alone = [
+            f.g(
+                only={{
+                    "key": "{word}",
+                    "other": "{word}",
+                }}
+            )
+        ]
+        cfg.text = (
+            "{long}"
+        )
+        """
+    )
+
+
 def test_list_config_survives_load(write):
     cfg = LazyConfig.load(
         write("c.py", "from omegaconf import OmegaConf\nx = OmegaConf.create([1])")
