@@ -375,7 +375,7 @@ def test_to_py_is_laid_out_as_black_would():
     word, long = "a text of forty letters, more or less ..", "a" * 78
     cfg = OmegaConf.create(
         {
-            "call": L("f.g")(first=word, second=word[:30]),
+            "call": L("f.g")(first=word, second=word[:20]),
             "list": [word, word],
             "alone": [L("f.g")(only={"key": word, "other": word})],
             "text": long,
@@ -385,7 +385,7 @@ def test_to_py_is_laid_out_as_black_would():
     assert LazyConfig.to_py(cfg) == textwrap.dedent(
         f"""\
         cfg.call = f.g(
-            first="{word}", second="{word[:30]}"
+            first="{word}", second="{word[:20]}"
         )
         cfg.list = [
             "{word}",
