@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("detectron2.engine.hooks")
 
 
 class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
@@ -23,13 +23,12 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
 
     Arguments are those of `fvcore.common.checkpoint.PeriodicCheckpointer`: checkpointer, period,
     max_iter (set by the trainer), max_to_keep, file_prefix. A period of 0 saves the final
-    checkpoint only. Register it in all ranks: their random states go into the checkpoint.
+    checkpoint only. It is needed in the main process, and does no harm in the others.
     """
-
-    collects_rng_state = True
 
     def __init__(self, checkpointer: Checkpointer, period: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(checkpointer, period if period > 0 else sys.maxsize, *args, **kwargs)
+        self.saves_every = self.period
         if not comm.is_main_process():
             self.max_to_keep = None  # who does not save must not delete
 
@@ -47,9 +46,6 @@ class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
         return [os.path.join(folder, m[0]) for m in matches if int(m[1]) < start_iter]
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.max_iter:
-            self.trainer.collect_rng_state()
         self.step(self.trainer.iter)
 
 
@@ -68,8 +64,6 @@ class BestCheckpointer(HookBase):
         file_prefix: name of the file, without ending.
     """
 
-    collects_rng_state = True
-
     def __init__(
         self,
         eval_period: int,
@@ -81,6 +75,7 @@ class BestCheckpointer(HookBase):
         if mode not in ("max", "min"):
             raise ValueError(f'mode of BestCheckpointer is "max" or "min", not {mode!r}.')
         self._period = eval_period
+        self.saves_every = eval_period if eval_period > 0 else sys.maxsize
         self._checkpointer = checkpointer
         self._val_metric = val_metric
         self._is_better = operator.gt if mode == "max" else operator.lt
@@ -98,7 +93,6 @@ class BestCheckpointer(HookBase):
             self._update()
 
     def _update(self) -> None:
-        self.trainer.collect_rng_state()  # by all ranks, though only the first has the metric
         if not comm.is_main_process():
             return
         if self._val_metric not in self.trainer.storage.latest():

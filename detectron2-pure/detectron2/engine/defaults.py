@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 import os
 import sys
@@ -208,6 +209,10 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwar
     device = next(model.parameters()).device
     if device.type == "cuda":
         kwargs.setdefault("device_ids", [device.index])
+    known = inspect.signature(DistributedDataParallel).parameters
+    if "broadcast_buffers" in kwargs and "forward_sync_buffers" in known:
+        # Its name in torch >= 2.13, which warns of the one that configs have.
+        kwargs["forward_sync_buffers"] = kwargs.pop("broadcast_buffers")
     ddp = DistributedDataParallel(model, **kwargs)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks

@@ -11,7 +11,7 @@ import torch
 from detectron2.engine.trainer_base import HookBase, TrainerBase
 from detectron2.utils.file_io import PathManager
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("detectron2.engine.hooks")
 
 
 class TorchProfiler(HookBase):

@@ -162,6 +162,11 @@ class SimpleTrainer(TrainerBase):
             self._executor = None  # a later train() makes a new one
             self._pending_metrics.clear()
 
+    def _collect_rng_state(self) -> None:
+        # The metrics thread gathers too, and ranks have to gather in the same order.
+        self._raise_async_errors(wait=True)
+        super()._collect_rng_state()
+
     def _restore_rng(self) -> None:
         if self._rng_to_restore is not None:
             # Making the iterator draws a random number. In the interrupted run that happened

@@ -34,8 +34,12 @@ class HookBase:
 
     trainer: TrainerBase
 
-    collects_rng_state = False
-    """Whether the hook calls ``trainer.collect_rng_state()``."""
+    saves_every: int = 0
+    """The period of the checkpoints that the hook saves, in iterations; 0 if it saves none.
+
+    The random states of all ranks are gathered for them, also where only the main process has
+    the hook, as is common.
+    """
 
     def before_train(self) -> None:
         """Called once, before the first iteration."""
@@ -86,7 +90,7 @@ class TrainerBase:
         self.start_iter: int = 0
         self.max_iter: int = 0
         self._finished = False
-        self._all_ranks_collect = False
+        self._checkpoint_periods: set[int] = set()
         self._collected_rng: tuple[int, list[dict[str, Any]]] | None = None
         self._rng_to_restore: dict[str, Any] | None = None
         _log_api_usage("trainer." + type(self).__name__)
@@ -115,7 +119,7 @@ class TrainerBase:
         self.max_iter = max_iter
         self._finished = False
         self._log_start()
-        self._all_ranks_collect = self._same_collectors_everywhere()
+        self._checkpoint_periods = self._periods_of_all_ranks()
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
@@ -132,7 +136,7 @@ class TrainerBase:
             self.after_train()
 
     def _log_start(self) -> None:
-        logger = logging.getLogger(__name__)
+        logger = logging.getLogger("detectron2.engine.train_loop")
         if self.start_iter < self.max_iter:
             logger.info(f"Starting training from iteration {self.start_iter}")
             return
@@ -144,7 +148,7 @@ class TrainerBase:
 
     def _finish_after_error(self, error: BaseException) -> None:
         """Run ``after_train`` such that its own failure cannot hide the first one."""
-        logger = logging.getLogger(__name__)
+        logger = logging.getLogger("detectron2.engine.train_loop")
         if isinstance(error, Exception):
             logger.exception(f"Exception during training, at iteration {self.iter}:")
         else:
@@ -163,6 +167,8 @@ class TrainerBase:
     def after_train(self) -> None:
         """Call the hooks' ``after_train``: all of them, even when one fails."""
         self.storage.iter = self.iter
+        if self._finished:
+            self._collect_rng_state()
         first_error: Exception | None = None
         for hook in self._hooks:
             try:
@@ -171,7 +177,9 @@ class TrainerBase:
                 if first_error is None:
                     first_error = e
                 else:
-                    logging.getLogger(__name__).exception(f"Also failed in after_train: {hook}")
+                    logging.getLogger("detectron2.engine.train_loop").exception(
+                        f"Also failed in after_train: {hook}"
+                    )
         if first_error is not None:
             raise first_error
 
@@ -189,6 +197,9 @@ class TrainerBase:
 
     def after_step(self) -> None:
         """Call the hooks' ``after_step``."""
+        done = self.iter + 1
+        if done == self.max_iter or any(done % period == 0 for period in self._checkpoint_periods):
+            self._collect_rng_state()
         for hook in self._hooks:
             hook.after_step()
 
@@ -196,26 +207,14 @@ class TrainerBase:
         """One iteration."""
         raise NotImplementedError(f"{type(self).__name__} does not define run_step().")
 
-    def collect_rng_state(self) -> None:
-        """Gather every rank's random state, for a checkpoint of this iteration.
+    def _periods_of_all_ranks(self) -> set[int]:
+        own = {hook.saves_every for hook in self._hooks if hook.saves_every > 0}
+        return set().union(*comm.all_gather(own))
 
-        All ranks have to call it together. Scripts that register `hooks.PeriodicCheckpointer` in
-        the main process alone, as is common, would wait forever: then nothing is gathered.
-        """
-        if not self._all_ranks_collect:
-            return
-        self._collected_rng = (self.iter, comm.gather(get_rng_state()))
-
-    def _same_collectors_everywhere(self) -> bool:
-        own = [type(hook).__qualname__ for hook in self._hooks if hook.collects_rng_state]
-        if all(other == own for other in comm.all_gather(own)):
-            return True
-        logging.getLogger(__name__).warning(
-            "Only some processes save checkpoints, so these lack the random states of the others "
-            "and resuming is not exact. Register PeriodicCheckpointer and BestCheckpointer in all "
-            "processes; only the main one writes."
-        )
-        return False
+    def _collect_rng_state(self) -> None:
+        """Gather every rank's random state, for a checkpoint of this iteration."""
+        if self._checkpoint_periods and comm.get_world_size() > 1:
+            self._collected_rng = (self.iter, comm.gather(get_rng_state()))
 
     def _rng_of_all_ranks(self) -> list[dict[str, Any]] | None:
         if comm.get_world_size() == 1:
@@ -248,7 +247,7 @@ class TrainerBase:
 
         The random states take effect at the first iteration of `train`.
         """
-        logger = logging.getLogger(__name__)
+        logger = logging.getLogger("detectron2.engine.train_loop")
         self.iter = state_dict["iteration"]
         self._finished = False
         hooks = dict(self._keyed_hooks())

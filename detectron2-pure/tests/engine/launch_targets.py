@@ -4,7 +4,9 @@ Starting processes takes seconds, so one set of them does several things.
 """
 
 import json
+import multiprocessing
 import os
+import warnings
 
 import torch
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
@@ -27,6 +29,7 @@ def report(folder):
             "a"
         ].item(),
         "seed": comm.shared_random_seed(),
+        "start_method": multiprocessing.get_start_method(),
     }
     with open(os.path.join(folder, f"{rank}.json"), "w") as f:
         json.dump(facts, f)
@@ -69,14 +72,16 @@ def train(folder, max_iter, resume):
 
     os.makedirs(folder, exist_ok=True)
     torch.manual_seed(comm.get_rank() + (100 if resume else 0))
-    model = create_ddp_model(Model())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model = create_ddp_model(Model(), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     trainer = SimpleTrainer(model, batches(), optimizer)
     is_main = comm.is_main_process()
     checkpointer = Checkpointer(model, folder, save_to_disk=is_main, trainer=trainer)
     trainer.register_hooks(
         [
-            hooks.PeriodicCheckpointer(checkpointer, 2),
+            hooks.PeriodicCheckpointer(checkpointer, 2) if is_main else None,
             hooks.PeriodicWriter([LastMetrics(os.path.join(folder, "metrics.json"))], 1),
         ]
     )

@@ -379,15 +379,23 @@ def test_callback_hook():
     assert calls == ["before_train", "before_step", "after_step", "after_train"]
 
 
-def test_checkpoints_of_the_main_process_alone_do_not_wait_for_others(
-    tmp_path, monkeypatch, caplog
-):
-    """Scripts register the checkpointer in the main process only; the others then never gather."""
+@pytest.mark.parametrize("has_hook", [True, False])
+def test_all_ranks_gather_when_the_main_process_saves(tmp_path, monkeypatch, has_hook):
+    """Scripts register the checkpointer in the main process only; the others gather with it."""
+    trainer, at = Trainer(), []
+    checkpointer = Checkpointer(Model(), str(tmp_path))
+    if has_hook:
+        trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, 2)])
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "all_gather", lambda own: [{2}, own])
+    monkeypatch.setattr(comm, "gather", lambda state: at.append(trainer.iter))
+    trainer.train(0, 5)
+    assert at == [1, 3, 4, 5]
+
+
+def test_nobody_gathers_for_no_checkpoints(monkeypatch):
     trainer = Trainer()
-    checkpointer = Checkpointer(Model(), str(tmp_path), trainer=trainer)
-    trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, 2)])
-    monkeypatch.setattr(comm, "all_gather", lambda own: [own, []])
-    monkeypatch.setattr(comm, "gather", lambda data: pytest.fail("this would wait forever"))
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "all_gather", lambda own: [own, own])
+    monkeypatch.setattr(comm, "gather", lambda state: pytest.fail("needless"))
     trainer.train(0, 2)
-    assert (tmp_path / "model_final.pth").is_file()
-    assert "resuming is not exact" in caplog.text

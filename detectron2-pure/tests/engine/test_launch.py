@@ -1,5 +1,6 @@
 import importlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def check_reports(folder):
     assert [f["gather"] for f in facts] == [["x", "xx"], []]
     assert [f["gather_to_1"] for f in facts] == [[], [0, 1]]
     assert facts[0]["sum"] == 1.0
+    assert [f["start_method"] for f in facts] == [multiprocessing.get_start_method()] * 2
     assert facts[0]["seed"] == facts[1]["seed"]
 
 
