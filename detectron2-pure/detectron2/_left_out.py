@@ -34,7 +34,6 @@ MODULES = {
     "detectron2.evaluation.rotated_coco_evaluation": _ROTATED,
     "detectron2.export": "the caffe2 and TorchScript exporters",
     "detectron2.layers.csrc": "the compiled operators",
-    "detectron2.layers.aspp": "the atrous spatial pyramid of DeepLab",
     "detectron2.layers.roi_align_rotated": _ROTATED,
     "detectron2.layers.rotated_boxes": _ROTATED,
     "detectron2.modeling.anchor_generator": "the anchors of " + _RCNN,
@@ -72,8 +71,7 @@ NAMES = {
             "pairwise_iou_rotated",
         ),
         _ROTATED,
-    )
-    | {"ASPP": "the atrous spatial pyramid of DeepLab"},
+    ),
     "detectron2.modeling": dict.fromkeys(
         (
             "GeneralizedRCNN",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from detectron2._left_out import explain as _explain
+from detectron2.layers.aspp import ASPP
 from detectron2.layers.batch_norm import (
     CycleBatchNormList,
     FrozenBatchNorm2d,
@@ -33,6 +34,7 @@ from detectron2.layers.wrappers import (
 )
 
 __all__ = [
+    "ASPP",
     "BatchNorm2d",
     "CNNBlockBase",
     "Conv2d",

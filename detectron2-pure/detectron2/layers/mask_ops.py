@@ -64,3 +64,44 @@ def _positions(low: float, high: float, size: int, cells: int) -> tuple[slice, T
     last = max(min(math.ceil(high + margin), size), first)
     centers = torch.arange(first, last, dtype=torch.float32) + 0.5
     return slice(first, last), (centers - low) / max(high - low, 1e-6) * 2 - 1
+
+
+def pad_masks(masks: Tensor, padding: int) -> tuple[Tensor, float]:
+    """Masks (N, M, M) with a border of zeros, and the factor by which that enlarges them."""
+    padded = F.pad(masks, [padding] * 4)
+    return padded, padded.shape[-1] / masks.shape[-1]
+
+
+def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """XYXY boxes (N, 4), ``scale`` times as large around the same centers."""
+    center, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    return torch.cat([center - half * scale, center + half * scale], dim=1)
+
+
+def paste_mask_in_image_old(
+    mask: Tensor, box: Tensor, img_h: int, img_w: int, threshold: float
+) -> Tensor:
+    """Stretch one mask to the whole pixels that its box touches.
+
+    Half a pixel off, as boxes of the first detectron were; `paste_masks_in_image` is not.
+
+    Args:
+        mask: (M, M), from 0 to 1.
+        box: (4,) as XYXY in pixels.
+        img_h: height of the image.
+        img_w: width of the image.
+        threshold: pixels above it are 1. If negative, the values are returned, up to 255.
+
+    Returns:
+        uint8 tensor (img_h, img_w).
+    """
+    x0, y0, x1, y1 = (int(side) for side in box.tolist())
+    size = (max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1))
+    stretched = F.interpolate(mask[None, None].float(), size, mode="bilinear")[0, 0]
+    values = stretched > threshold if threshold >= 0 else stretched * 255
+    image = torch.zeros(img_h, img_w, dtype=torch.uint8, device=mask.device)
+    rows = slice(max(y0, 0), max(min(y1 + 1, img_h), y0, 0))
+    columns = slice(max(x0, 0), max(min(x1 + 1, img_w), x0, 0))
+    part = values[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+    image[rows, columns] = part.to(torch.uint8)
+    return image

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.layers import (
+    ASPP,
     CNNBlockBase,
     Conv2d,
     DeformConv,
@@ -25,6 +26,7 @@ from detectron2.layers import (
     paste_masks_in_image,
     shapes_to_tensor,
 )
+from detectron2.layers.mask_ops import pad_masks, paste_mask_in_image_old, scale_boxes
 from detectron2.structures import Boxes
 from torch import nn
 from torch.testing import assert_close
@@ -242,3 +244,62 @@ def test_torchscript():
     conv = Conv2d(3, 4, 3, padding=1, norm=FrozenBatchNorm2d(4), activation=nn.ReLU())
     image = torch.rand(2, 3, 5, 5)
     assert_close(torch.jit.script(conv)(image), conv(image))
+
+
+def test_masks_with_a_border():
+    padded, scale = pad_masks(torch.ones(2, 4, 4), 1)
+    assert padded.shape == (2, 6, 6) and scale == 1.5
+    assert padded[:, 1:5, 1:5].all() and padded.sum() == 32
+    boxes = scale_boxes(torch.tensor([[0.0, 2, 4, 10]]), 1.5)
+    assert_close(boxes, torch.tensor([[-1.0, 0, 5, 12]]))
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ([2.0, 1, 4, 3], slice(1, 4), slice(2, 5)),
+        ([-3.0, -2, 2, 1], slice(0, 2), slice(0, 3)),
+        ([4.0, 4, 9, 9], slice(4, 6), slice(4, 6)),
+        ([7.0, 7, 9, 9], slice(0, 0), slice(0, 0)),
+        ([-9.0, -9, -7, -7], slice(0, 0), slice(0, 0)),
+    ],
+)
+def test_old_way_of_pasting_a_mask(box, rows, columns):
+    expected = torch.zeros(6, 6, dtype=torch.uint8)
+    expected[rows, columns] = 1
+    assert_close(paste_mask_in_image_old(torch.ones(4, 4), torch.tensor(box), 6, 6, 0.5), expected)
+    values = paste_mask_in_image_old(torch.ones(4, 4), torch.tensor(box), 6, 6, -1)
+    assert_close(values, expected * 255, atol=1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_depthwise_separable_conv": True}, {"pool_kernel_size": (4, 8)}]
+)
+def test_aspp(options):
+    torch.manual_seed(0)
+    aspp = ASPP(3, 10, [1, 2, 3], norm="", activation=nn.PReLU(), dropout=0.5, **options)
+    x = torch.rand(2, 3, 4, 8)
+    assert aspp(x).shape == (2, 10, 4, 8)
+    assert (aspp(x) == 0).float().mean() > 0.3
+    aspp.eval()
+    assert_close(aspp(x), aspp(x))
+    # The constant part of the output comes from pooling alone.
+    for conv in aspp.convs[:4]:
+        for parameter in conv.parameters():
+            nn.init.zeros_(parameter)
+    assert_close(aspp(x), aspp(x)[:, :, :1, :1].expand(-1, -1, 4, 8))
+    activations = [module for module in aspp.modules() if isinstance(module, nn.PReLU)]
+    assert len(activations) == (9 if "use_depthwise_separable_conv" in options else 6)
+    if "pool_kernel_size" in options:
+        with pytest.raises(ValueError, match="does not divide"):
+            aspp(x[:, :, :3])
+    with pytest.raises(AssertionError, match="three dilations"):
+        ASPP(3, 10, [1, 2], norm="", activation=nn.PReLU())
+
+
+def test_aspp_norms_all_but_the_pooled_value():
+    aspp = ASPP(3, 4, [1, 2, 3], norm="BN", activation=F.relu)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in aspp.modules()) == 5
+    assert [name for name, _ in aspp.named_parameters() if name.endswith("1.bias")] == [
+        "convs.4.1.bias"
+    ]
