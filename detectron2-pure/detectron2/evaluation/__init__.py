@@ -8,11 +8,13 @@ from .coco_evaluation import COCOEvaluator
 from .coco_max_dets import COCOevalMaxDets
 from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
 from .lvis_evaluation import LVISEvaluator
+from .panoptic_evaluation import COCOPanopticEvaluator
 from .sem_seg_evaluation import SemSegEvaluator
 from .testing import flatten_results_dict, print_csv_format, verify_results
 
 __all__ = [
     "COCOEvaluator",
+    "COCOPanopticEvaluator",
     "COCOevalMaxDets",
     "DatasetEvaluator",
     "DatasetEvaluators",
@@ -26,7 +28,6 @@ __all__ = [
 ]
 
 _LEFT_OUT = (
-    "COCOPanopticEvaluator",
     "CityscapesInstanceEvaluator",
     "CityscapesSemSegEvaluator",
     "PascalVOCDetectionEvaluator",
@@ -35,9 +36,14 @@ _LEFT_OUT = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LEFT_OUT:
+    """Scripts import all evaluators at once, so those left out complain when one is made."""
+    if name not in _LEFT_OUT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
         raise ImportError(
             f"{name} is not part of detectron2-pure; install the full detectron2 "
             f"({FULL_PACKAGE}) to use it."
         )
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    return type(name, (DatasetEvaluator,), {"__init__": refuse, "__module__": __name__})

@@ -106,10 +106,3 @@ def test_wrong_sizes_labels_and_arguments(dataset):
         feed(evaluator)
     with pytest.raises(AssertionError, match="num_classes=5, but dataset 'sem_seg_test' has 3"):
         SemSegEvaluator(dataset, num_classes=5)
-
-
-def test_evaluators_of_the_full_package_say_so():
-    with pytest.raises(ImportError, match="LVISEvaluator is not part of detectron2-pure; install"):
-        from detectron2.evaluation import LVISEvaluator  # noqa: F401
-    with pytest.raises(ImportError, match="cannot import name 'Nope'"):
-        from detectron2.evaluation import Nope  # noqa: F401
