@@ -53,6 +53,7 @@ MODULES = {
     "detectron2.modeling.proposal_generator": "the region proposals of " + _RCNN,
     "detectron2.modeling.roi_heads": "the heads of " + _RCNN,
     "detectron2.modeling.test_time_augmentation": "test-time augmentation of " + _RCNN,
+    "detectron2.projects": "a project beside the points and colors of PointRend",
     "detectron2.structures.rotated_boxes": _ROTATED,
     "detectron2.tracking": "the trackers",
 }
@@ -112,6 +113,18 @@ NAMES = {
             "RegNet",
         ),
         "a backbone that timm has too (use a timm backbone instead)",
+    ),
+    "detectron2.projects.point_rend": dict.fromkeys(
+        (
+            "add_pointrend_config",
+            "ImplicitPointRendMaskHead",
+            "ImplicitPointRendPointHead",
+            "PointRendMaskHead",
+            "PointRendSemSegHead",
+            "StandardPointHead",
+            "roi_heads",
+        ),
+        "the heads of PointRend",
     ),
     "detectron2.structures": dict.fromkeys(("RotatedBoxes", "pairwise_iou_rotated"), _ROTATED),
 }

@@ -1,0 +1,1 @@
+"""The parts of detectron2's projects that other projects import."""
