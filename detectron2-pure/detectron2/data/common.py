@@ -163,7 +163,7 @@ class _TorchSerializedList:
         return len(self._ends)
 
     def __getitem__(self, idx: int) -> Any:
-        begin = 0 if idx == 0 else int(self._ends[idx - 1])
+        begin = 0 if idx in (0, -len(self)) else int(self._ends[idx - 1])
         return pickle.loads(self._bytes[begin : int(self._ends[idx])].numpy().data)
 
 

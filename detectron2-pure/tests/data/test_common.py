@@ -42,6 +42,7 @@ def test_list(serialize):
     assert items[0] == {"a": [1, 2]} and dataset[0] == {"a": [1, 2]}
     with pytest.raises(IndexError):
         dataset[4]
+    assert dataset[-4] == items[0] and dataset[-3] == "text"
 
 
 def test_list_without_copy_returns_its_items():

@@ -1,5 +1,9 @@
 """Dataset formats, and the datasets that are known by name."""
 
+from typing import Any
+
+from detectron2._left_out import explain as _explain
+
 from . import builtin  # noqa: F401  (registers the built-in names)
 from .coco import (
     convert_to_coco_dict,
@@ -23,3 +27,7 @@ __all__ = [
     "register_coco_panoptic_separated",
     "register_lvis_instances",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return _explain(__name__, name)

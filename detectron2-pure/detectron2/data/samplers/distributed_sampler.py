@@ -113,7 +113,7 @@ class RandomSubsetTrainingSampler(TrainingSampler):
         seed_subset: seed of the choice of the part; None for a shared random one.
 
     Raises:
-        ValueError: ``subset_ratio`` is outside of (0, 1] or leaves nothing.
+        AssertionError: ``subset_ratio`` is outside of (0, 1] or leaves nothing.
     """
 
     def __init__(
@@ -126,11 +126,10 @@ class RandomSubsetTrainingSampler(TrainingSampler):
     ) -> None:
         super().__init__(size, shuffle, seed_shuffle)
         self._size_subset = int(size * subset_ratio)
-        if not (0.0 < subset_ratio <= 1.0 and self._size_subset > 0):
-            raise ValueError(
-                f"subset_ratio={subset_ratio} of {size} samples is {self._size_subset} samples; "
-                "it has to be in (0, 1] and leave at least one."
-            )
+        assert 0.0 < subset_ratio <= 1.0 and self._size_subset > 0, (
+            f"subset_ratio={subset_ratio} of {size} samples is {self._size_subset} samples; "
+            "it has to be in (0, 1] and leave at least one."
+        )
         self._seed_subset = _resolve_seed(seed_subset)
         chosen = torch.Generator().manual_seed(self._seed_subset)
         self._indexes_subset = torch.randperm(size, generator=chosen)[: self._size_subset]

@@ -82,15 +82,16 @@ class RandomCrop(Augmentation):
         crop_size: two numbers.
 
     Raises:
-        ValueError: unknown ``crop_type``.
+        AssertionError: unknown ``crop_type``.
     """
 
     _CROP_TYPES = ("relative_range", "relative", "absolute", "absolute_range")
 
     def __init__(self, crop_type: str, crop_size: Sequence[float]) -> None:
         super().__init__()
-        if crop_type not in self._CROP_TYPES:
-            raise ValueError(f"crop_type is one of {self._CROP_TYPES}, not {crop_type!r}.")
+        assert crop_type in self._CROP_TYPES, (
+            f"crop_type is one of {self._CROP_TYPES}, not {crop_type!r}."
+        )
         self.crop_type = crop_type
         self.crop_size = tuple(crop_size)
 

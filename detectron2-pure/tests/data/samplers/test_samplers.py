@@ -95,9 +95,9 @@ def test_random_subset():
     assert len(chosen) == 5 and all(set(stream[i : i + 5]) == chosen for i in (0, 5, 10))
     other_order = RandomSubsetTrainingSampler(10, 0.5, seed_shuffle=9, seed_subset=2)
     assert set(take(other_order, 5)) == chosen and take(other_order, 15) != stream
-    with pytest.raises(ValueError, match=r"subset_ratio=0.05 of 10 samples is 0"):
+    with pytest.raises(AssertionError, match=r"subset_ratio=0.05 of 10 samples is 0"):
         RandomSubsetTrainingSampler(10, 0.05)
-    with pytest.raises(ValueError, match=r"subset_ratio=1.5"):
+    with pytest.raises(AssertionError, match=r"subset_ratio=1.5"):
         RandomSubsetTrainingSampler(10, 1.5)
 
 

@@ -172,7 +172,7 @@ def test_crop_of_the_detr_recipe_comes_from_a_config():
 
 
 def test_bad_crops():
-    with pytest.raises(ValueError, match=r"crop_type is one of .*absolute_range.*'huge'"):
+    with pytest.raises(AssertionError, match=r"crop_type is one of .*absolute_range.*'huge'"):
         T.RandomCrop("huge", (1, 1))
     with pytest.raises(AssertionError, match="min, max"):
         T.RandomCrop("absolute_range", (5, 4)).get_transform(image(9, 9))
