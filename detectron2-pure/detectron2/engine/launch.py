@@ -30,8 +30,8 @@ def launch(
 ) -> None:
     """Call ``main_func(*args)`` once per GPU.
 
-    - Under torchrun (``RANK`` and ``WORLD_SIZE`` are set) this process is one of them: it joins
-      the others and calls the function; the number of GPUs and machines is torchrun's.
+    - Under torchrun (``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK`` are set) this process is one of
+      several: it joins the others and calls the function; torchrun's numbers count.
     - One GPU on one machine: a plain call in this process.
     - Otherwise this machine's processes are started, with NCCL, or gloo where there is no CUDA.
       When one fails, the others are ended and its error, with traceback, is raised here.
@@ -47,13 +47,14 @@ def launch(
         timeout: how long a process waits for the others.
 
     Raises:
-        ValueError: several machines without ``dist_url``; more processes than GPUs.
+        ValueError: several machines without ``dist_url``; more processes than GPUs; an
+            environment that only half looks like torchrun's.
         torch.multiprocessing.ProcessRaisedException: a process failed; the text has its traceback.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+    world_size = num_machines * num_gpus_per_machine
+    if _is_one_of_several(world_size):
         _run_under_torchrun(main_func, args, timeout)
         return
-    world_size = num_machines * num_gpus_per_machine
     if world_size <= 1:
         main_func(*args)
         return
@@ -75,6 +76,14 @@ def launch(
         daemon=False,
         start_method="spawn",
     )
+
+
+def _is_one_of_several(num_asked: int) -> bool:
+    """Whether the environment says that others than `launch` start the processes."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return False
+    # In containers the two often count machines, and the script's arguments say the same.
+    return "LOCAL_RANK" in os.environ or (int(os.environ["WORLD_SIZE"]) > 1 and num_asked <= 1)
 
 
 def _resolve_url(dist_url: str | None, num_machines: int) -> str:
@@ -141,7 +150,8 @@ def _run_under_torchrun(
     if missing:
         raise ValueError(
             "RANK and WORLD_SIZE are set, which says that torchrun or the like started this "
-            f"process, but {', '.join(missing)} is not. Set it, or unset RANK and WORLD_SIZE."
+            f"process, but {', '.join(missing)} is not. Set it, or unset RANK and WORLD_SIZE, or, "
+            "if they count machines, give num_machines and machine_rank."
         )
     if dist.is_initialized():  # somebody joined already
         main_func(*args)

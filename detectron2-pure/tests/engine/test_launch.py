@@ -54,11 +54,6 @@ def test_ranks_groups_and_gathering(two_processes):
     check_reports(two_processes)
 
 
-def test_error_of_a_child_is_shown_and_ends_the_others(targets):
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="the cause"):
-        launch(targets.fail_in_rank_1, 2)
-
-
 def test_torchrun(targets, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -73,14 +68,28 @@ def test_torchrun(targets, tmp_path):
     check_reports(tmp_path)
 
 
-def test_half_a_torchrun_environment(monkeypatch):
-    for name in ("MASTER_ADDR", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+@pytest.fixture
+def machines_in_environment(monkeypatch):
+    """Rank and number of machines, as schedulers of containers set them."""
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("MASTER_PORT", "1")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_half_a_torchrun_environment(machines_in_environment):
+    machines_in_environment.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match="MASTER_ADDR, LOCAL_RANK, LOCAL_WORLD_SIZE is not"):
         launch(print, 1)
+
+
+def test_environment_that_counts_machines(machines_in_environment, targets):
+    # also: the error of a child is shown, and ends the others
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="the cause"):
+        launch(targets.fail_in_rank_1, 2)
+    machines_in_environment.setenv("WORLD_SIZE", "1")
+    test_one_process_is_a_plain_call()
 
 
 def test_several_machines_need_an_address():
