@@ -327,6 +327,7 @@ def _evaluate_predictions_on_coco(
     cocoeval_fn: Any = COCOeval_opt,
     img_ids: Sequence[Any] | None = None,
     max_dets_per_image: Sequence[int] | None = None,
+    use_fast_impl: bool = True,
 ) -> Any:
     """Evaluate results and log COCO's summary.
 
@@ -339,6 +340,7 @@ def _evaluate_predictions_on_coco(
         img_ids: evaluate on these images only.
         max_dets_per_image: three numbers of detections per image to report recall at; the largest
             holds for everything else. ``[1, 10, 100]`` by default.
+        use_fast_impl: False for pycocotools; an earlier name of the choice of ``cocoeval_fn``.
 
     Returns:
         the summarized evaluation.
@@ -353,7 +355,7 @@ def _evaluate_predictions_on_coco(
             # pycocotools would take the area of the box for that of the mask
             result.pop("bbox", None)
     if (max_dets[-1] != 100 and cocoeval_fn is COCOeval) or (
-        cocoeval_fn is COCOeval_opt and not _has_plain_ids(coco_gt)
+        cocoeval_fn is COCOeval_opt and not (use_fast_impl and _has_plain_ids(coco_gt))
     ):
         cocoeval_fn = COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):

@@ -79,8 +79,8 @@ class SemSegEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        # rows: predictions, columns: annotations; the last column is for ignored pixels
-        self._conf_matrix = np.zeros((self._num_classes, self._num_classes + 1), dtype=np.int64)
+        # rows: predictions, columns: annotations; the last ones are for ignored pixels
+        self._conf_matrix = np.zeros((self._num_classes + 1,) * 2, dtype=np.int64)
         self._predictions: list[dict[str, Any]] = []
 
     def process(
@@ -129,7 +129,7 @@ class SemSegEvaluator(DatasetEvaluator):
                 return None
             matrix = np.sum([part[0] for part in gathered], axis=0)
             predictions = list(itertools.chain.from_iterable(part[1] for part in gathered))
-        metrics = self._metrics(matrix[:, :-1])
+        metrics = self._metrics(matrix[:-1, :-1])
         if self._output_dir:
             with atomic_open(os.path.join(self._output_dir, "sem_seg_predictions.json")) as f:
                 f.write(json.dumps(predictions))

@@ -116,6 +116,13 @@ def test_results_stay_and_areas_are_those_of_the_shapes(iou_type):
     assert [a["area"] for a in found] == pytest.approx(areas)
 
 
+def test_choice_of_the_implementation_by_its_old_name():
+    coco, results = random_case(6)
+    fast = _evaluate_predictions_on_coco(coco, results, "bbox")
+    slow = _evaluate_predictions_on_coco(coco, results, "bbox", use_fast_impl=False)
+    assert type(fast) is COCOeval_opt and type(slow) is COCOevalMaxDets
+
+
 def test_limit_changes_the_numbers():
     coco, results = random_case(4, num_images=2, num_objects=5, num_detections=600)
     at = {
