@@ -17,6 +17,19 @@ _PANOPTIC = "panoptic and semantic FPN"
 _ROTATED = "rotated boxes"
 _YACS = "the yacs configuration tree"
 
+
+def _in_timm(network: str, model: str) -> str:
+    return (
+        f'{network}; use timm.create_model("{model}", features_only=True), or TimmBackbone of '
+        "detrex, instead"
+    )
+
+
+_SWIN = _in_timm("Swin", "swin_tiny_patch4_window7_224")
+_VIT = _in_timm("the plain ViT", "vit_base_patch16_224")
+_MVIT = _in_timm("MViT", "mvitv2_small")
+_REGNET = _in_timm("RegNet", "regnety_040")
+
 # Module (with everything below it) -> what it was.
 MODULES = {
     "detectron2._C": "the compiled operators",
@@ -25,11 +38,8 @@ MODULES = {
     "detectron2.data.benchmark": "the benchmark of data loaders",
     "detectron2.data.datasets.cityscapes": "the Cityscapes data set",
     "detectron2.data.datasets.cityscapes_panoptic": "the Cityscapes data set",
-    "detectron2.data.datasets.lvis": "the LVIS data set",
     "detectron2.data.datasets.pascal_voc": "the Pascal VOC data set",
     "detectron2.evaluation.cityscapes_evaluation": "the evaluation of Cityscapes",
-    "detectron2.evaluation.lvis_evaluation": "the evaluation of LVIS",
-    "detectron2.evaluation.panoptic_evaluation": "the panoptic evaluation",
     "detectron2.evaluation.pascal_voc_evaluation": "the evaluation of Pascal VOC",
     "detectron2.evaluation.rotated_coco_evaluation": _ROTATED,
     "detectron2.export": "the caffe2 and TorchScript exporters",
@@ -37,11 +47,11 @@ MODULES = {
     "detectron2.layers.roi_align_rotated": _ROTATED,
     "detectron2.layers.rotated_boxes": _ROTATED,
     "detectron2.modeling.anchor_generator": "the anchors of " + _RCNN,
-    "detectron2.modeling.backbone.mvit": "MViT (use a timm backbone instead)",
-    "detectron2.modeling.backbone.regnet": "RegNet (use a timm backbone instead)",
-    "detectron2.modeling.backbone.swin": "Swin (use a timm backbone instead)",
-    "detectron2.modeling.backbone.vit": "the plain ViT (use a timm backbone instead)",
-    "detectron2.modeling.backbone.utils": "helpers of the ViT backbones",
+    "detectron2.modeling.backbone.mvit": _MVIT,
+    "detectron2.modeling.backbone.regnet": _REGNET,
+    "detectron2.modeling.backbone.swin": _SWIN,
+    "detectron2.modeling.backbone.vit": _VIT,
+    "detectron2.modeling.backbone.utils": "helpers of ViT",
     "detectron2.modeling.box_regression": "the box coding of " + _RCNN,
     "detectron2.modeling.meta_arch.dense_detector": _DENSE,
     "detectron2.modeling.meta_arch.fcos": _DENSE,
@@ -61,7 +71,7 @@ MODULES = {
 # Package -> {name that it exports in the full package: what it was}.
 NAMES = {
     "detectron2.config": dict.fromkeys(
-        ("get_cfg", "set_global_cfg", "global_cfg", "upgrade_config", "downgrade_config"), _YACS
+        ("set_global_cfg", "global_cfg", "upgrade_config", "downgrade_config"), _YACS
     ),
     "detectron2.layers": dict.fromkeys(
         (
@@ -103,16 +113,15 @@ NAMES = {
     )
     | dict.fromkeys(("RetinaNet", "FCOS"), _DENSE)
     | dict.fromkeys(("PanopticFPN", "SemanticSegmentor", "SemSegFPNHead"), _PANOPTIC)
+    | dict.fromkeys(("ViT", "SimpleFeaturePyramid", "get_vit_lr_decay_rate"), _VIT)
+    | {"SwinTransformer": _SWIN, "MViT": _MVIT, "RegNet": _REGNET}
     | dict.fromkeys(
         (
-            "ViT",
-            "SimpleFeaturePyramid",
-            "get_vit_lr_decay_rate",
-            "SwinTransformer",
-            "MViT",
-            "RegNet",
+            "build_resnet_backbone",
+            "build_resnet_fpn_backbone",
+            "build_retinanet_resnet_fpn_backbone",
         ),
-        "a backbone that timm has too (use a timm backbone instead)",
+        "a backbone of " + _YACS,
     ),
     "detectron2.projects.point_rend": dict.fromkeys(
         (
@@ -126,10 +135,14 @@ NAMES = {
         ),
         "the heads of PointRend",
     ),
+    "detectron2.solver": dict.fromkeys(
+        ("WarmupCosineLR", "WarmupMultiStepLR"),
+        "a deprecated schedule; use LRMultiplier with a WarmupParamScheduler instead",
+    ),
     "detectron2.structures": dict.fromkeys(("RotatedBoxes", "pairwise_iou_rotated"), _ROTATED),
 }
-NAMES["detectron2.modeling.backbone"] = NAMES["detectron2.modeling"]
-NAMES["detectron2.modeling.meta_arch"] = NAMES["detectron2.modeling"]
+for _module in ("backbone", "backbone.fpn", "backbone.resnet", "meta_arch"):
+    NAMES[f"detectron2.modeling.{_module}"] = NAMES["detectron2.modeling"]
 
 
 def _sentence(name: str, what: str) -> str:

@@ -3,12 +3,20 @@
 from typing import Any
 
 from detectron2._left_out import explain as _explain
-from detectron2.config.config import CfgNode, configurable
+from detectron2.config.config import CfgNode, configurable, get_cfg
 from detectron2.config.errors import ConfigError
 from detectron2.config.instantiate import instantiate
 from detectron2.config.lazy import LazyCall, LazyConfig
 
-__all__ = ["CfgNode", "ConfigError", "LazyCall", "LazyConfig", "configurable", "instantiate"]
+__all__ = [
+    "CfgNode",
+    "ConfigError",
+    "LazyCall",
+    "LazyConfig",
+    "configurable",
+    "get_cfg",
+    "instantiate",
+]
 
 
 def __getattr__(name: str) -> Any:

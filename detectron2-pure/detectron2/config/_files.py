@@ -153,6 +153,8 @@ def _relative_path(importer: str, name: str, level: int) -> str:
         path = os.path.normpath(path)
     if not PathManager.isfile(path + ".py"):
         statement = f"from {'.' * level}{name} import ..."
-        what = "is a folder, not a config file" if PathManager.isdir(path) else "does not exist"
+        what = "does not exist"
+        if PathManager.isdir(path):
+            what = "is a folder, and a relative import has to name a config file"
         raise ImportError(f"{importer}: '{statement}' needs {path}.py, but that {what}.")
     return path + ".py"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
+from detectron2._left_out import FULL_PACKAGE
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as _CfgNode
 from omegaconf import DictConfig
 
-__all__ = ["CfgNode", "configurable"]
+__all__ = ["CfgNode", "configurable", "get_cfg"]
 
 
 class CfgNode(_CfgNode):
@@ -20,6 +21,17 @@ class CfgNode(_CfgNode):
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
         return PathManager.open(filename, "r")
+
+
+def get_cfg() -> NoReturn:
+    """Not part of this package: calling it says what to use.
+
+    It can be imported, since scripts and test-suites do so beside what they need.
+    """
+    raise NotImplementedError(
+        "detectron2's yacs configuration tree is not part of detectron2-pure; use a LazyConfig, or "
+        f"install the full detectron2 ({FULL_PACKAGE})."
+    )
 
 
 def configurable(

@@ -295,9 +295,9 @@ class ROIMasks:
             raise ValueError(f"ROIMasks have the shape (N, M, M), not {tuple(tensor.shape)}.")
         self.tensor = tensor
 
-    def to(self, device: torch.device | str) -> ROIMasks:
-        """The masks on another device."""
-        return ROIMasks(self.tensor.to(device))
+    def to(self, *args: Any, **kwargs: Any) -> ROIMasks:
+        """The masks on another device, or of another dtype, as of `Tensor.to`."""
+        return ROIMasks(self.tensor.to(*args, **kwargs))
 
     @property
     def device(self) -> torch.device:

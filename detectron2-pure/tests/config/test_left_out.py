@@ -32,9 +32,11 @@ def test_modules(module):
 @pytest.mark.parametrize(
     "statement",
     [
-        "from detectron2.config import get_cfg",
+        "from detectron2.config import set_global_cfg",
         "from detectron2.modeling import GeneralizedRCNN",
         "from detectron2.modeling.backbone import SwinTransformer",
+        "from detectron2.modeling.backbone.resnet import build_resnet_backbone",
+        "from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone",
         "from detectron2.structures import RotatedBoxes",
         "from detectron2.layers import batched_nms_rotated",
     ],
@@ -42,6 +44,20 @@ def test_modules(module):
 def test_names(statement):
     with pytest.raises(ImportError, match="full detectron2"):
         exec(statement)
+
+
+def test_what_to_use_instead():
+    with pytest.raises(ImportError, match=r"timm\.create_model\(\"swin_tiny"):
+        exec("from detectron2.modeling import SwinTransformer")
+    with pytest.raises(ImportError, match="WarmupParamScheduler instead"):
+        exec("from detectron2.solver import WarmupCosineLR")
+
+
+def test_get_cfg_can_be_imported_beside_what_is_there():
+    from detectron2.config import get_cfg
+
+    with pytest.raises(NotImplementedError, match=r"LazyConfig, or .* full detectron2"):
+        get_cfg()
 
 
 def test_other_names_fail_as_usual():

@@ -21,6 +21,20 @@ def test_names_that_other_configs_ask_for():
     }
 
 
+def test_data_of_other_tasks():
+    panoptic = model_zoo.get_config("common/data/coco_panoptic_separated.py").dataloader
+    names = [e.dataset_name for e in panoptic.evaluator]
+    assert names == ["coco_2017_val_panoptic_separated"] * 3
+    assert panoptic.train.dataset.names == "coco_2017_train_panoptic_separated"
+    assert not panoptic.train.dataset.filter_empty
+    keypoints = model_zoo.get_config("common/data/coco_keypoint.py").dataloader
+    assert instantiate(keypoints.train.mapper).keypoint_hflip_indices[:5] == [0, 2, 1, 4, 3]
+    assert keypoints.evaluator.dataset_name == "keypoints_coco_2017_val"
+    # They change the detection config that they import, each a copy of its own.
+    detection = model_zoo.get_config("common/data/coco.py").dataloader
+    assert detection.train.dataset.names == "coco_2017_train"
+
+
 def test_schedules():
     cfg = model_zoo.get_config("common/coco_schedule.py")
     one, three = instantiate(cfg.lr_multiplier_1x), instantiate(cfg.lr_multiplier_3x)

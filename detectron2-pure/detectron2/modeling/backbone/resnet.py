@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from detectron2._left_out import explain as _explain
 from detectron2.layers import (
     CNNBlockBase,
     Conv2d,
@@ -370,3 +371,7 @@ class ResNet(Backbone):
 def make_stage(*args: Any, **kwargs: Any) -> list[CNNBlockBase]:
     """`ResNet.make_stage`, under the name that older configs import."""
     return ResNet.make_stage(*args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    return _explain(__name__, name)
