@@ -22,7 +22,6 @@ from detectron2.data.datasets.coco import convert_to_coco_dict, convert_to_coco_
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.atomic_write import atomic_open
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -103,7 +102,7 @@ class COCOEvaluator(DatasetEvaluator):
         name = self._dataset_name
         json_file = self._metadata.get("json_file")
         if json_file:
-            return coco_from_json(PathManager.get_local_path(json_file))
+            return coco_from_json(json_file)
         logger.info(f"Converting {name!r} to COCO format ...")
         if not self._output_dir:
             return coco_from_dict(convert_to_coco_dict(name), f"dataset {name!r}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 from typing import Any
 
 import pycocotools.mask as mask_util
-from detectron2.utils.file_io import PathManager
+from detectron2.data.datasets._coco_file import read_json
 from pycocotools.coco import COCO
 
 logger = logging.getLogger(__name__)
@@ -22,14 +21,7 @@ def coco_from_json(path: str) -> COCO:
         FileNotFoundError: no such file.
         ValueError: the file is not a COCO json.
     """
-    try:
-        with PathManager.open(path) as f:
-            dataset = json.load(f)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"Annotation file {path} not found.") from error
-    except ValueError as error:
-        raise ValueError(f"Annotation file {path} is not valid json: {error}") from error
-    return coco_from_dict(dataset, path)
+    return coco_from_dict(read_json(path), path)
 
 
 def coco_from_dict(dataset: dict[str, Any], source: str) -> COCO:

@@ -70,11 +70,11 @@ def test_unusable_ids_are_replaced(ids):
 
 
 def test_unusable_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.json not found"):
+    with pytest.raises(FileNotFoundError, match=r"none\.json' does not exist"):
         coco_from_json(str(tmp_path / "none.json"))
     path = tmp_path / "a.json"
     path.write_text('{"images": [')
-    with pytest.raises(ValueError, match=r"a\.json is not valid json"):
+    with pytest.raises(ValueError, match=r"a\.json' is not valid JSON"):
         coco_from_json(str(path))
     for content in ([], {"images": []}, {"categories": [], "images": {}}):
         path.write_text(json.dumps(content))
