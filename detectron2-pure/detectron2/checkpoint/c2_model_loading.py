@@ -90,8 +90,8 @@ def align_and_update_state_dicts(
             continue
         if match in used and not _tied(model_state_dict, used[match], name):
             raise ValueError(
-                f"The checkpoint's {original[match]} matches both {used[match]} and {name} of the "
-                "model; rename it in the file so that it matches one."
+                "Cannot match one checkpoint key to multiple keys in the model: "
+                f"{original[match]} fits both {used[match]} and {name}; rename it in the file."
             )
         aligned[name] = ckpt_state_dict[match]
         used[match] = name

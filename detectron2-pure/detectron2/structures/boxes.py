@@ -139,7 +139,7 @@ class Boxes:
     def clip(self, box_size: tuple[int, int]) -> None:
         """Limit the coordinates, in place, to an image of ``box_size`` = (height, width)."""
         if not torch.isfinite(self.tensor).all():
-            raise AssertionError("Boxes with infinite or NaN coordinates cannot be clipped.")
+            raise AssertionError("Box tensor contains infinite or NaN! It cannot be clipped.")
         height, width = box_size
         x0, y0, x1, y1 = self.tensor.unbind(dim=1)
         x0, x1 = x0.clamp(min=0, max=width), x1.clamp(min=0, max=width)

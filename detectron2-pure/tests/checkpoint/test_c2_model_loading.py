@@ -83,7 +83,11 @@ def test_other_shape_is_skipped_and_named(caplog):
 
 def test_ambiguous_name_is_an_error():
     model = {"student.fc.w": torch.zeros(2), "teacher.fc.w": torch.zeros(2)}
-    with pytest.raises(ValueError, match=r"fc\.w matches both student\.fc\.w and teacher\.fc\.w"):
+    message = (
+        "Cannot match one checkpoint key to multiple keys in the model: "
+        r"fc\.w fits both student\.fc\.w and teacher\.fc\.w"
+    )
+    with pytest.raises(ValueError, match=message):
         align_and_update_state_dicts(model, {"fc.w": torch.ones(2)}, False)
 
 

@@ -128,7 +128,7 @@ def test_clip_and_nonempty():
     assert boxes.nonempty(threshold=6).tolist() == [False, False, False]
     assert boxes.nonempty(threshold=5.5).tolist() == [True, False, False]
     for bad in (math.nan, math.inf):
-        with pytest.raises(AssertionError, match="infinite or NaN"):
+        with pytest.raises(AssertionError, match="Box tensor contains infinite or NaN!"):
             Boxes([[bad, 0, 1, 1]]).clip((5, 5))
 
 
