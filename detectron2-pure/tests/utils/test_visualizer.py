@@ -4,7 +4,6 @@ import pytest
 import torch
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
-from detectron2.utils.colormap import colormap, random_color, random_colors
 from detectron2.utils.visualizer import ColorMode, Visualizer, _create_text_labels
 from PIL import Image
 
@@ -388,17 +387,3 @@ def test_text_labels():
     assert _create_text_labels([1], None, None) == ["1"]
     assert _create_text_labels(None, torch.tensor([0.5]), names) == ["50%"]
     assert _create_text_labels(None, None, names) is None
-
-
-def test_colors():
-    rgb, bgr = colormap(rgb=True, maximum=1), colormap()
-    np.testing.assert_allclose(bgr[:, ::-1], rgb * 255, rtol=1e-6)
-    assert rgb.min() >= 0 and rgb.max() == 1
-    assert len({tuple(c) for c in rgb.tolist()}) == len(rgb)
-    one = random_color(rgb=True, maximum=1)
-    assert any((one == c).all() for c in rgb)
-    many = random_colors(len(rgb) + 5)
-    assert len(many) == len(rgb) + 5 and random_colors(0) == []
-    assert len({tuple(c.tolist()) for c in many}) == len(rgb)
-    with pytest.raises(AssertionError, match="255 or 1"):
-        colormap(maximum=100)
