@@ -20,6 +20,8 @@ from fvcore.transforms.transform import (
 )
 from PIL import Image
 
+from .clip_polygons import clip_polygons
+
 __all__ = [
     "ColorTransform",
     "CropTransform",
@@ -58,50 +60,9 @@ class CropTransform(_FvcoreCropTransform):
     """
 
     def apply_polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Cut polygons, (P, 2) each, at the window; those outside vanish.
-
-        A concave polygon that falls apart stays one polygon, its parts joined by edges along
-        the border that enclose no area (Sutherland and Hodgman's clipping). Results run
-        counter-clockwise to the eye from the first point that is left, as fvcore's mostly do.
-        """
-        corners = np.array([[self.x0, self.y0], [self.x0 + self.w, self.y0 + self.h]], float)
-        cut = (_clip_polygon(np.array(p, dtype=np.float64), *corners) for p in polygons)
-        return [self.apply_coords(_turned(p)) for p in cut if _twice_area(p) != 0]
-
-
-def _clip_polygon(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Cut a polygon (P, 2) to the rectangle from ``low`` (2,) to ``high`` (2,)."""
-    for axis in (0, 1):
-        points = _clip_half_plane(points, axis, low[axis], 1.0)
-        points = _clip_half_plane(points, axis, high[axis], -1.0)
-    return points
-
-
-def _clip_half_plane(points: np.ndarray, axis: int, limit: float, sign: float) -> np.ndarray:
-    """The part of a polygon where ``sign * (coordinate - limit) >= 0``."""
-    result = []
-    depth = sign * (points[:, axis] - limit)
-    for i in range(len(points)):
-        # Python's -1 is the last point: the edge that closes the polygon.
-        if (depth[i - 1] >= 0) != (depth[i] >= 0):
-            along = depth[i - 1] / (depth[i - 1] - depth[i])
-            crossing = points[i - 1] + along * (points[i] - points[i - 1])
-            crossing[axis] = limit
-            result.append(crossing)
-        if depth[i] >= 0:
-            result.append(points[i])
-    return np.array(result).reshape(-1, 2)
-
-
-def _twice_area(points: np.ndarray) -> float:
-    """Of a polygon (P, 2), by the shoelace formula; positive if clockwise to the eye (y down)."""
-    x, y = points.T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
-
-
-def _turned(points: np.ndarray) -> np.ndarray:
-    """The polygon counter-clockwise to the eye, beginning with the same point."""
-    return np.roll(points[::-1], 1, axis=0) if _twice_area(points) > 0 else points
+        """Cut polygons, (P, 2) each, at the window; see `clip_polygons`."""
+        low = np.array([self.x0, self.y0], dtype=np.float64)
+        return [self.apply_coords(p) for p in clip_polygons(polygons, low, low + (self.w, self.h))]
 
 
 class ResizeTransform(Transform):
@@ -297,11 +258,12 @@ class RotationTransform(Transform):
             f"but got an array of shape {img.shape}."
         )
         method = self.interp if interp is None else interp
-        # float64 holds every label and every 8-bit color exactly.
-        flat = img.reshape(self.h, self.w, -1).astype(np.float64).transpose(2, 0, 1)
+        # Half the work, and 8-bit colors need no more; float64 holds all labels exactly.
+        dtype = np.float32 if img.dtype == np.uint8 else np.float64
+        flat = img.reshape(self.h, self.w, -1).transpose(2, 0, 1).astype(dtype, order="C")
         rotated = F.grid_sample(
-            torch.from_numpy(np.ascontiguousarray(flat))[None],
-            torch.from_numpy(self._sampling_grid())[None],
+            torch.from_numpy(flat)[None],
+            torch.from_numpy(self._sampling_grid(dtype))[None],
             mode="nearest" if method == 0 else "bilinear",
             padding_mode="zeros",
             align_corners=False,
@@ -310,11 +272,14 @@ class RotationTransform(Transform):
             rotated = np.rint(rotated)
         return rotated.reshape(self.bound_h, self.bound_w, *img.shape[2:]).astype(img.dtype)
 
-    def _sampling_grid(self) -> np.ndarray:
+    def _sampling_grid(self, dtype: Any) -> np.ndarray:
         """For each output pixel its source in [-1, 1] (x, y): (bound_h, bound_w, 2)."""
-        y, x = np.mgrid[: self.bound_h, : self.bound_w] + 0.5
-        source = (np.stack([x, y], axis=-1) - self._target) @ self._rotation + self._pivot
-        return 2 * source / np.array((self.w, self.h)) - 1
+        x = np.arange(self.bound_w) + 0.5 - self._target[0]
+        y = np.arange(self.bound_h) + 0.5 - self._target[1]
+        unit = 2 / np.array((self.w, self.h))
+        columns = x[:, None] * self._rotation[0] * unit
+        rows = (y[:, None] * self._rotation[1] + self._pivot) * unit - 1
+        return rows[:, None].astype(dtype) + columns[None].astype(dtype)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Rotate (N, 2) xy coordinates."""
