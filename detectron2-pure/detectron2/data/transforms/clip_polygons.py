@@ -34,6 +34,8 @@ def _clip(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def _clip_half_plane(points: np.ndarray, axis: int, limit: float, sign: float) -> np.ndarray:
     """The part of a polygon where ``sign * (coordinate - limit) >= 0``."""
     depth = sign * (points[:, axis] - limit)
+    if (depth >= 0).all():  # the most common case
+        return points
     # The edge that ends in a point begins in the one before, the first one's in the last.
     start, start_depth = np.roll(points, 1, axis=0), np.roll(depth, 1)
     crosses = (start_depth >= 0) != (depth >= 0)
