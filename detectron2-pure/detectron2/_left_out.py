@@ -35,7 +35,6 @@ MODULES = {
     "detectron2._C": "the compiled operators",
     "detectron2.config.compat": _YACS,
     "detectron2.config.defaults": _YACS,
-    "detectron2.data.benchmark": "the benchmark of data loaders",
     "detectron2.data.datasets.cityscapes": "the Cityscapes data set",
     "detectron2.data.datasets.cityscapes_panoptic": "the Cityscapes data set",
     "detectron2.data.datasets.pascal_voc": "the Pascal VOC data set",
@@ -72,6 +71,9 @@ MODULES = {
 NAMES = {
     "detectron2.config": dict.fromkeys(
         ("set_global_cfg", "global_cfg", "upgrade_config", "downgrade_config"), _YACS
+    ),
+    "detectron2.data.datasets": dict.fromkeys(
+        ("load_voc_instances", "register_pascal_voc"), "the Pascal VOC data set"
     ),
     "detectron2.layers": dict.fromkeys(
         (

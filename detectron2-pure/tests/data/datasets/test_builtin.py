@@ -3,6 +3,7 @@
 import importlib
 import os
 
+import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import builtin
 from detectron2.data.datasets.builtin_meta import (
@@ -77,3 +78,10 @@ def test_root_comes_from_the_environment(monkeypatch):
     assert metadata.image_root == "/some/where/coco/train2017"
     monkeypatch.undo()
     assert not MetadataCatalog.get("coco_2017_train").image_root.startswith("/some/where")
+
+
+def test_formats_of_the_full_package_say_so():
+    with pytest.raises(
+        ImportError, match=r"register_pascal_voc \(the Pascal VOC data set\) is not"
+    ):
+        from detectron2.data.datasets import register_pascal_voc  # noqa: F401
