@@ -43,7 +43,7 @@ class ROIAlign(nn.Module):
             (N, C, height, width).
         """
         if rois.dim() != 2 or rois.shape[1] != 5:
-            raise AssertionError(f"ROIAlign takes rois (N, 5), not {tuple(rois.shape)}.")
+            raise AssertionError(f"ROIAlign takes rois (N, 5), not {list(rois.shape)}.")
         return roi_align(
             input,
             rois.to(dtype=input.dtype),

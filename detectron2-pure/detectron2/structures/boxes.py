@@ -102,7 +102,7 @@ class Boxes:
     """N boxes (x0, y0, x1, y1) in pixels. TorchScript can compile it.
 
     Attributes:
-        tensor: (N, 4), floating point.
+        tensor: (N, 4), float32, or float64 if that was given.
 
     Args:
         tensor: tensor (N, 4), or nested sequence or array that gives one. Anything empty
@@ -114,7 +114,8 @@ class Boxes:
     def __init__(self, tensor) -> None:
         if not isinstance(tensor, Tensor):
             tensor = torch.as_tensor(np.asarray(tensor), dtype=torch.float32)
-        if not tensor.is_floating_point():
+        if tensor.dtype != torch.float64:
+            # Half precision holds neither all pixels nor the areas of images.
             tensor = tensor.to(torch.float32)
         if tensor.numel() == 0:
             # Keeps device, dtype and graph.
@@ -128,7 +129,7 @@ class Boxes:
         return Boxes(self.tensor.clone())
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Boxes":
-        """The boxes on another device (or of another dtype, if that is given)."""
+        """The boxes on another device, or in float64."""
         return Boxes(self.tensor.to(device, non_blocking=non_blocking))
 
     def area(self) -> Tensor:

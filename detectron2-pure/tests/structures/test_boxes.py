@@ -218,3 +218,10 @@ def test_integer_boxes_stay_integer():
     assert_close(
         BoxMode.convert(box, BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS), torch.tensor([[2, 4, 3, 5, 0]])
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_areas_of_images_fit(dtype):
+    boxes = Boxes(torch.tensor([[0, 0, 1000, 800]], dtype=dtype))
+    assert_close(boxes.area(), torch.tensor([800_000.0]))
+    assert_close(boxes.to(torch.float64).area(), torch.tensor([800_000.0], dtype=torch.float64))
