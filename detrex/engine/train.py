@@ -41,6 +41,7 @@ from detrex.engine.loaders import TrainStream
 from detrex.engine.report import draw_contact_sheet, draw_curves, summary
 from detrex.engine.trainer import Trainer, amp_dtype
 from detrex.engine.wandb_writer import WandbWriter
+from detrex.utils.memory import keep_freed_memory
 
 __all__ = ["do_train", "evaluate_only", "run"]
 
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> Results:
         comm.synchronize()
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="detrex")
         default_setup(cfg, args)
+        keep_freed_memory()
         if comm.is_main_process():
             check_dataloaders(
                 cfg.dataloader,

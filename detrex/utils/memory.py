@@ -1,0 +1,25 @@
+"""Memory of the process."""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's names, malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory for the next tensor, instead of giving it back.
+
+    By default glibc asks the system for each tensor of more than 32 MiB, which clears it page by
+    page, and returns it right away: filling such a tensor takes several times as long. Kept, memory
+    is touched anew only where a step needs more than any before. Meant for programs that do the
+    same again and again, as training and evaluation; it counts for the whole process.
+
+    Returns:
+        Whether the C library took it; others than glibc have no such setting, or need none.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no main program handle
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
