@@ -1,0 +1,264 @@
+"""Seconds, floating-point operations and memory of a piece of work, and of the stages of a model.
+
+Whatever is to be measured is a function without arguments. FLOPs are those of convolutions, matrix
+products, attention and bilinear samples (a multiplication and an addition are two), which is all
+but a few per cent of what these models compute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
+from torch.utils.flop_counter import FlopCounterMode
+
+Work = Callable[[], object]
+Clock = Callable[[], float]
+
+REST = "rest"
+"""The stage of what belongs to none."""
+
+
+class Spread(NamedTuple):
+    """Median, quartiles and least of repeated measurements."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    least: float
+    runs: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least two values."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(middle, low, high, min(values), len(values))
+
+
+def speedup(seconds: Sequence[float], peer: Sequence[float]) -> Spread:
+    """How many times the peer's seconds: of neighboring runs, so that what else the machine does
+    meets both alike."""
+    return spread([b / a for a, b in zip(seconds, peer, strict=True)])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type not in ("cpu", "meta"):
+        getattr(torch, device.type).synchronize()
+
+
+def time_in_turns(
+    works: Mapping[str, Work],
+    repeats: int,
+    device: torch.device,
+    clock: Clock = time.perf_counter,
+    warm_up: int = 1,
+) -> dict[str, list[float]]:
+    """Seconds of each run by name, all works in turns; who comes first changes from turn to turn.
+
+    Args:
+        works: by name.
+        repeats: runs of each that count.
+        device: what has to have finished when a run ends.
+        clock: `time.process_time` tells more on a CPU that does other things as well.
+        warm_up: runs of each before, which don't count.
+    """
+    names = list(works)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(-warm_up, repeats):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            synchronize(device)
+            start = clock()
+            result = works[name]()
+            synchronize(device)
+            end = clock()
+            del result  # giving its memory back is not measured
+            if turn >= 0:
+                seconds[name].append(end - start)
+    return seconds
+
+
+@torch.no_grad()
+def matmul_rate(
+    device: torch.device, dtype: torch.dtype = torch.float32, clock: Clock = time.perf_counter
+) -> float:
+    """FLOP/s that a large product of matrices reaches: the practical limit of a model."""
+    size = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+    (seconds,) = time_in_turns({"": lambda: a @ b}, 10, device, clock).values()
+    return 2 * size**3 / min(seconds)
+
+
+def _sampled(
+    value: Sequence[int], shapes: Any, locations: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """FLOPs of deformable attention: four cells for each point and channel."""
+    return 8 * math.prod(locations[:-1]) * value[-1]
+
+
+def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+    return 4 * math.prod(query) * key[-2]
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """By operator, for those that PyTorch's counter doesn't know."""
+    aten, own = torch.ops.aten, torch.ops.detrex
+    attention = aten._scaled_dot_product_flash_attention_for_cpu
+    attention_backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+    formulas: dict[Any, Callable[..., int]] = {
+        attention: _attended,
+        attention_backward: lambda grad, *args, **kwargs: 5 * _attended(*args) // 2,
+        aten.grid_sampler_2d: lambda *_, out_shape, **__: 8 * math.prod(out_shape),
+        aten.grid_sampler_2d_backward: lambda grad, *_, **__: 16 * math.prod(grad),
+    }
+    if hasattr(own, "ms_deform_attn"):  # whoever measures something else need not have it
+        formulas[own.ms_deform_attn] = _sampled
+        formulas[own.ms_deform_attn_backward] = lambda grad, *args, **_: 2 * _sampled(*args)
+    return formulas
+
+
+@contextmanager
+def flop_clock() -> Iterator[Clock]:
+    """A clock that counts floating-point operations instead of seconds."""
+    with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+        yield counter.get_total_flops
+
+
+def count_flops(work: Work) -> int:
+    """FLOPs of one run."""
+    with flop_clock() as clock:
+        work()
+        return int(clock())
+
+
+class StageMeter:
+    """Shares out what a clock counts among the stages of a model, forward and backward.
+
+    What runs inside a stage that is part of another counts for the inner one alone, what runs in
+    none for ``REST``. Backward a stage begins with the gradient of its results and ends with those
+    of its arguments; a tensor that is the result of two stages counts for the outer one.
+
+    Args:
+        stages: modules by the name of their stage.
+        clock: seconds, or FLOPs so far.
+
+    Attributes:
+        forward, backward: by stage what it took since the last ``reset``.
+    """
+
+    def __init__(self, stages: Mapping[str, Sequence[nn.Module]], clock: Clock) -> None:
+        self.clock = clock
+        self._open = [(REST, False)]
+        self._hooks: list[Any] = []
+        for name, modules in stages.items():
+            for module in modules:
+                self._hooks += [
+                    module.register_forward_pre_hook(self._entering(name), with_kwargs=True),
+                    module.register_forward_hook(self._leaving(name)),
+                ]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.forward: dict[str, float] = defaultdict(float)
+        self.backward: dict[str, float] = defaultdict(float)
+        self._last = self.clock()
+
+    def enter(self, name: str) -> None:
+        """From here on it counts for this stage, until it is left."""
+        self._charge()
+        self._open.append((name, False))
+
+    def leave(self) -> None:
+        """Go on with the stage before."""
+        self._charge()
+        self._open.pop()
+
+    def rest(self) -> None:
+        """From here on it counts for no stage."""
+        self._charge()
+        self._open = [(REST, False)]
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _charge(self) -> None:
+        now = self.clock()
+        name, backward = self._open[-1]
+        (self.backward if backward else self.forward)[name] += now - self._last
+        self._last = now
+
+    def _back_to(self, name: str) -> None:
+        self._charge()
+        self._open = [(name, True)]
+
+    def _entering(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            outer = self._open[-1][0]
+            grads = _differentiable((args, kwargs))
+            if grads:
+                register_multi_grad_hook(grads, lambda _: self._back_to(outer), mode="all")
+            self.enter(name)
+
+        return hook
+
+    def _leaving(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, result: Any) -> None:
+            grads = _differentiable(result)
+            if grads:
+                register_multi_grad_hook(grads, lambda _: self._back_to(name), mode="any")
+            self.leave()
+
+        return hook
+
+
+def _differentiable(value: Any) -> list[Tensor]:
+    """Tensors that want a gradient, in nested containers and dataclasses."""
+    if isinstance(value, Tensor):
+        return [value] if value.requires_grad and torch.is_grad_enabled() else []
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _differentiable(item)]
+    return []
+
+
+def peak_memory(work: Work, device: torch.device) -> int | None:
+    """Bytes that a run needs at its peak beyond what is held before; None if that can't be known.
+
+    On the CPU it is the process's resident memory, on Linux alone, with all libraries that are
+    loaded on the way: a process of its own gives the clearest figure.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        before = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is from here on
+    except OSError:
+        work()
+        return None
+    work()
+    return max(_resident("VmHWM") - before, 0) if device.type == "cpu" else None
+
+
+def _resident(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
