@@ -90,7 +90,7 @@ def contact_sheet(
     pictures: Sequence[Picture],
     output: str | os.PathLike[str],
     class_names: Sequence[str] | None = None,
-    score_threshold: float = 0.5,
+    score_threshold: float = 0.3,
     columns: int | None = None,
     title: str | None = None,
 ) -> Path:
@@ -100,7 +100,8 @@ def contact_sheet(
         pictures: in the order of reading; at least one.
         output: path of the PNG; its directory is created.
         class_names: by class index; None shows the indices.
-        score_threshold: predictions of a lower score are left out.
+        score_threshold: predictions of a lower score are left out. Models trained with focal loss
+            are seldom sure: many of their right boxes score below 0.5.
         columns: pictures per row; None takes 4 small or 3 large ones.
         title: a line above the grid.
 

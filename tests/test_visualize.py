@@ -91,6 +91,13 @@ def test_contact_sheet(tmp_path, count):
     assert [p.name for p in out.parent.iterdir()] == ["s.png"]
 
 
+def test_a_contact_sheet_shows_the_scores_of_focal_losses(tmp_path):
+    def drawn(score):
+        return contact_sheet([_picture(scores=np.array([score]))], tmp_path / "s.png").read_bytes()
+
+    assert drawn(0.35) != drawn(0.29) == drawn(0.01)
+
+
 def test_contact_sheet_of_nothing(tmp_path):
     with pytest.raises(ValueError, match="at least one picture"):
         contact_sheet([], tmp_path / "s.png")
