@@ -164,7 +164,7 @@ def inference_work(
 
     def run(called: Callable[..., object]) -> object:
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             torch.autocast(device.type, amp_dtype(amp.dtype, device), enabled=amp.enabled),
         ):
             return called(batch)
