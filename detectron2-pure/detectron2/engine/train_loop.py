@@ -8,9 +8,8 @@ A trainer owns the loop; a hook adds something at fixed points of it. What most 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,7 +36,8 @@ class SimpleTrainer(TrainerBase):
             costs time, and a non-finite loss is only seen then.
         zero_grad_before_forward: zero the gradients before the forward pass, not before the
             backward pass.
-        async_write_metrics: gather and log metrics in a thread, one step behind.
+        async_write_metrics: gather and store metrics one iteration later, when the GPU has long
+            computed them; it is then never waited for, and a non-finite loss is seen later, too.
     """
 
     def __init__(
@@ -59,8 +59,7 @@ class SimpleTrainer(TrainerBase):
         self.zero_grad_before_forward = zero_grad_before_forward
         self.async_write_metrics = async_write_metrics
         self._data_loader_iter_obj: Iterator[Any] | None = None
-        self._executor: ThreadPoolExecutor | None = None
-        self._pending_metrics: deque[Future[None]] = deque()
+        self._pending_metrics: _PendingMetrics | None = None
 
     @property
     def _data_loader_iter(self) -> Iterator[Any]:
@@ -112,20 +111,17 @@ class SimpleTrainer(TrainerBase):
             ) from e
 
     def _log_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float) -> None:
-        """Write the metrics now, or hand them to the thread that does."""
+        """Write the metrics of this iteration, or those of the one before it."""
         if not self.async_write_metrics:
             self._write_metrics(loss_dict, data_time)
             return
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
-        self._raise_async_errors(wait=False)
-        future = self._executor.submit(self._write_metrics, loss_dict, data_time, iter=self.iter)
-        self._pending_metrics.append(future)
+        self._write_pending_metrics()
+        self._pending_metrics = _PendingMetrics.copy(loss_dict, data_time, self.iter)
 
-    def _raise_async_errors(self, wait: bool) -> None:
-        """Raise in the training thread what went wrong in the metrics thread."""
-        while self._pending_metrics and (wait or self._pending_metrics[0].done()):
-            self._pending_metrics.popleft().result()
+    def _write_pending_metrics(self) -> None:
+        pending, self._pending_metrics = self._pending_metrics, None
+        if pending is not None:
+            self._write_metrics(pending.losses(), pending.data_time, iter=pending.iter)
 
     def _write_metrics(
         self,
@@ -148,24 +144,11 @@ class SimpleTrainer(TrainerBase):
 
     def after_train(self) -> None:
         try:
-            self._close_metrics_thread()
+            if self._finished:  # after an error, other ranks may not be there to gather
+                self._write_pending_metrics()
         finally:
+            self._pending_metrics = None
             super().after_train()
-
-    def _close_metrics_thread(self) -> None:
-        if self._executor is None:
-            return
-        try:
-            self._raise_async_errors(wait=True)
-        finally:
-            self._executor.shutdown(wait=True)
-            self._executor = None  # a later train() makes a new one
-            self._pending_metrics.clear()
-
-    def _collect_rng_state(self) -> None:
-        # The metrics thread gathers too, and ranks have to gather in the same order.
-        self._raise_async_errors(wait=True)
-        super()._collect_rng_state()
 
     def _restore_rng(self) -> None:
         if self._rng_to_restore is not None:
@@ -281,6 +264,35 @@ class AMPTrainer(SimpleTrainer):
         # Either run may have used another precision: there is nothing to take over then.
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+@dataclass
+class _PendingMetrics:
+    """Metrics on their way from the GPU."""
+
+    loss_dict: dict[str, torch.Tensor]
+    data_time: float
+    iter: int
+    copied: torch.cuda.Event | None
+
+    @classmethod
+    def copy(
+        cls, loss_dict: Mapping[str, torch.Tensor], data_time: float, iter: int
+    ) -> _PendingMetrics:
+        """Start to copy losses to the CPU."""
+        losses = {name: torch.as_tensor(value).detach() for name, value in loss_dict.items()}
+        copies = {name: value.to("cpu", non_blocking=True) for name, value in losses.items()}
+        copied = None
+        if any(value.is_cuda for value in losses.values()):
+            copied = torch.cuda.Event()
+            copied.record()
+        return cls(copies, data_time, iter, copied)
+
+    def losses(self) -> dict[str, torch.Tensor]:
+        """The copied losses; waits for them if need be."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.loss_dict
 
 
 def _sum_losses(

@@ -76,12 +76,13 @@ def train(folder, max_iter, resume):
         warnings.simplefilter("error", FutureWarning)
         model = create_ddp_model(Model(), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    trainer = SimpleTrainer(model, batches(), optimizer)
+    trainer = SimpleTrainer(model, batches(), optimizer, async_write_metrics=True)
     is_main = comm.is_main_process()
     checkpointer = Checkpointer(model, folder, save_to_disk=is_main, trainer=trainer)
     trainer.register_hooks(
         [
             hooks.PeriodicCheckpointer(checkpointer, 2) if is_main else None,
+            hooks.EvalHook(1, lambda: {"ranks": len(comm.all_gather(comm.get_rank()))}),
             hooks.PeriodicWriter([LastMetrics(os.path.join(folder, "metrics.json"))], 1),
         ]
     )
