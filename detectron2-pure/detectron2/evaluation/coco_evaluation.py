@@ -14,12 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_util
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict, convert_to_coco_json
-from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.atomic_write import atomic_open
 from detectron2.utils.logger import create_small_table
@@ -28,6 +26,7 @@ from pycocotools.cocoeval import COCOeval
 
 from .coco_ground_truth import coco_from_dict, coco_from_json
 from .coco_max_dets import COCOevalMaxDets, format_summary, per_class_ap, percent, table_of_three
+from .coco_results import instances_to_coco_json
 from .evaluator import DatasetEvaluator
 from .fast_eval_api import COCOeval_opt
 
@@ -275,49 +274,6 @@ def _single_name(dataset_name: str | Sequence[str]) -> str:
     return names[0]
 
 
-def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, Any]]:
-    """Predictions of one image in COCO's result format.
-
-    Args:
-        instances: N predictions on the CPU with ``pred_boxes`` (XYXY), ``scores``, ``pred_classes``
-            and perhaps ``pred_masks`` (N, H, W) and ``pred_keypoints`` (N, K, 3).
-        img_id: the id of the image.
-
-    Returns:
-        N dicts with ``image_id``, ``category_id``, ``bbox`` (XYWH), ``score`` and perhaps
-        ``segmentation`` (RLE) and ``keypoints``.
-    """
-    if len(instances) == 0:
-        return []
-    boxes = instances.pred_boxes
-    boxes = boxes.tensor if isinstance(boxes, Boxes) else torch.as_tensor(boxes)
-    boxes = BoxMode.convert(boxes.detach().clone(), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-    rows = zip(
-        instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
-    )
-    results: list[dict[str, Any]] = [
-        {"image_id": img_id, "category_id": category, "bbox": box, "score": score}
-        for category, box, score in rows
-    ]
-    if instances.has("pred_masks"):
-        for result, rle in zip(results, _encode_masks(instances.pred_masks), strict=True):
-            result["segmentation"] = rle
-    if instances.has("pred_keypoints"):
-        # COCO counts keypoints from pixel centers, detectron2 from pixel corners.
-        keypoints = instances.pred_keypoints - instances.pred_keypoints.new_tensor([0.5, 0.5, 0])
-        for result, points in zip(results, keypoints.flatten(1).tolist(), strict=True):
-            result["keypoints"] = points
-    return results
-
-
-def _encode_masks(masks: Any) -> list[dict[str, Any]]:
-    """Masks (N, H, W) as RLE that json can hold."""
-    masks = torch.as_tensor(getattr(masks, "tensor", masks))
-    array = np.asfortranarray(masks.permute(1, 2, 0).numpy().astype(np.uint8))
-    rles = mask_util.encode(array)
-    return [{**rle, "counts": rle["counts"].decode("utf-8")} for rle in rles]
-
-
 def _evaluate_predictions_on_coco(
     coco_gt: COCO,
     coco_results: list[dict[str, Any]],
@@ -354,7 +310,7 @@ def _evaluate_predictions_on_coco(
             # pycocotools would take the area of the box for that of the mask
             result.pop("bbox", None)
     if (max_dets[-1] != 100 and cocoeval_fn is COCOeval) or (
-        cocoeval_fn is COCOeval_opt and not (use_fast_impl and _has_plain_ids(coco_gt))
+        cocoeval_fn is COCOeval_opt and not (use_fast_impl and _suits_fast_impl(coco_gt, iou_type))
     ):
         cocoeval_fn = COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):
@@ -372,9 +328,12 @@ def _evaluate_predictions_on_coco(
     return coco_eval
 
 
-def _has_plain_ids(coco_gt: COCO) -> bool:
-    """Whether faster-coco-eval, which takes image ids for floats, can hold them."""
-    return all(isinstance(i, int) and abs(i) <= 2**53 for i in coco_gt.imgs)
+def _suits_fast_impl(coco_gt: COCO, iou_type: str) -> bool:
+    """Whether faster-coco-eval can do it: it takes image ids for floats, and wants annotations of
+    its own class for key points.
+    """
+    plain_ids = all(isinstance(i, int) and abs(i) <= 2**53 for i in coco_gt.imgs)
+    return plain_ids and iou_type != "keypoints"
 
 
 def _check_fit(coco_gt: COCO, coco_results: list[dict[str, Any]], iou_type: str) -> None:

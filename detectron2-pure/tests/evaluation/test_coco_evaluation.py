@@ -156,6 +156,33 @@ def test_masks_without_annotated_masks(make_dataset):
         evaluator.evaluate()
 
 
+@pytest.mark.parametrize("use_fast_impl", [True, False])
+def test_keypoints(make_dataset, use_fast_impl):
+    """Three points at the corners; in image 11 the last one is off by the width of the box."""
+
+    def corners(box, off=0):
+        x0, y0, x1, y1 = box
+        return [x0, y0, 2, x1, y0, 2, x1 + off, y1, 2]
+
+    name = make_dataset(lambda box: {"keypoints": corners(box), "num_keypoints": 3})
+    evaluator = COCOEvaluator(name, use_fast_impl=use_fast_impl, kpt_oks_sigmas=[0.05] * 3)
+    for image_id, objects in BOXES.items():
+        output = predictions(objects)
+        off = 20 if image_id == 11 else 0
+        points = torch.tensor([corners(box, off) for _, box in objects]).reshape(-1, 3, 3)
+        # What detectron2 calls a pixel's coordinate is its center.
+        output["instances"].pred_keypoints = points + torch.tensor([0.5, 0.5, -1])
+        evaluator.process([{"image_id": image_id}], [output])
+    results = evaluator.evaluate()
+    assert list(results["keypoints"])[:5] == ["AP", "AP50", "AP75", "APm", "APl"]
+    # Two of three points are right in image 11, which is enough for thresholds up to 0.65, that is
+    # for 4 of 10. With the others the cat there is wrong, and as it comes first, the precision of
+    # the right one of image 12 is 1/2, at the 51 of 101 recall points up to 0.5.
+    assert results["keypoints"]["AP-dog"] == pytest.approx(40)
+    assert results["keypoints"]["AP-cat"] == pytest.approx(40 + 60 * 51 / 101 / 2)
+    assert results["bbox"]["AP"] == pytest.approx(100)
+
+
 def test_evaluating_twice_and_after_reset(make_dataset):
     evaluator = COCOEvaluator(make_dataset())
     feed(evaluator, BOXES)
