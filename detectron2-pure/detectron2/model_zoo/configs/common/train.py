@@ -16,4 +16,6 @@ train = dict(
     eval_period=5000,
     log_period=20,
     device="cuda" if torch.cuda.is_available() else "cpu",
+    seed=-1,  # another one with each run
+    cudnn_benchmark=False,
 )
