@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import inspect
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -16,18 +18,29 @@ def _convert_target_to_string(t: Any) -> str:
     """The shortest dotted name under which the class or function ``t`` can be imported.
 
     ``detectron2.data.transforms.augmentation_impl.RandomCrop`` becomes
-    ``detectron2.data.transforms.RandomCrop`` because the package exports the same object.
+    ``detectron2.data.transforms.RandomCrop`` because the package exports the same object. So do
+    methods of objects that modules hold, such as ``MetadataCatalog.get``.
     """
     module, qualname = t.__module__, t.__qualname__
+    owner = _name_in_module(module, t.__self__) if inspect.ismethod(t) else None
+    if owner is not None:
+        qualname = f"{owner}.{t.__name__}"
     parts = module.split(".")
     for depth in range(1, len(parts)):
         candidate = ".".join([*parts[:depth], qualname])
         try:
-            if locate(candidate) is t:
+            found = locate(candidate)
+            if found is t or (owner is not None and found == t):  # each access makes a method anew
                 return candidate
         except ImportError:
             continue
     return f"{module}.{qualname}"
+
+
+def _name_in_module(module: str, obj: Any) -> str | None:
+    """The name under which a module holds an object, if it does."""
+    values = vars(sys.modules.get(module, builtins))
+    return next((name for name, value in values.items() if value is obj), None)
 
 
 def locate(name: str) -> Any:

@@ -4,6 +4,7 @@ import collections
 
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import _convert_target_to_string, locate
 
@@ -23,6 +24,30 @@ def test_round_trip(obj):
 def test_shortest_name():
     assert _convert_target_to_string(ShapeSpec) == "detectron2.layers.ShapeSpec"
     assert _convert_target_to_string(torch.nn.Linear) == "torch.nn.Linear"
+
+
+class Catalog:
+    def get(self):
+        pass
+
+    @classmethod
+    def make(cls):
+        pass
+
+
+CATALOG = Catalog()
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(CATALOG.get, "CATALOG.get"), (Catalog.make, "Catalog.make")]
+)
+def test_methods_of_objects_that_modules_hold(method, name):
+    assert _convert_target_to_string(method) == f"{__name__}.{name}"
+    assert locate(f"{__name__}.{name}") == method
+    shortest = _convert_target_to_string(MetadataCatalog.get)
+    assert shortest == "detectron2.data.MetadataCatalog.get"
+    # an object that no module holds
+    assert _convert_target_to_string(Catalog().get) == f"{__name__}.Catalog.get"
 
 
 @pytest.mark.parametrize(
