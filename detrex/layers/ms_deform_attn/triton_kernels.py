@@ -54,17 +54,14 @@ _check_triton()
 
 @triton.jit
 def _point(locations, weights, index, mask, height, width, DTYPE: tl.constexpr):
-    """Of the queries' points: column, row, weight and whether it can touch the map.
-
-    One that can't, or is NaN, becomes a harmless point of weight zero.
-    """
+    """Of the queries' points: column, row, weight and whether it can touch the map; the column and
+    row of those that can't, or are NaN, become 0."""
     x = tl.load(locations + 2 * index, mask=mask, other=0).to(DTYPE) * width - 0.5
     y = tl.load(locations + 2 * index + 1, mask=mask, other=0).to(DTYPE) * height - 0.5
     weight = tl.load(weights + index, mask=mask, other=0).to(DTYPE)
     inside = mask & (x > -1) & (x < width) & (y > -1) & (y < height)  # false for NaN
     zero = tl.zeros_like(x)
-    x, y, weight = tl.where(inside, x, zero), tl.where(inside, y, zero), tl.where(inside, weight, 0)
-    return x, y, weight, inside
+    return tl.where(inside, x, zero), tl.where(inside, y, zero), weight, inside
 
 
 @triton.jit
@@ -252,7 +249,7 @@ def _unit(grad: Tensor, weights: Tensor) -> Tensor:
     """
     most = grad.abs().amax().double() * weights.abs().amax().double()
     count = weights[0, :, 0, 0].numel()  # of the points of a head in a level
-    return (most * count).clamp(min=1e-200) / 2**DETERMINISTIC_BITS
+    return most * count / 2**DETERMINISTIC_BITS
 
 
 def backward(
