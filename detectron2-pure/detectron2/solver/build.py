@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+    StepWithFixedGammaParamScheduler,
+)
 from torch import nn
+
+from .lr_scheduler import LRMultiplier, WarmupParamScheduler
 
 __all__ = [
     "build_lr_scheduler",
@@ -182,21 +191,68 @@ def _clipping_class(base: type[Any], clip_one: Callable[[nn.Parameter], None]) -
     return type(base.__name__ + "WithGradientClip", (base,), {"step": step})
 
 
-def _refuse(name: str, instead: str) -> NoReturn:
-    raise NotImplementedError(
-        f"{name} reads a yacs config, which this pure-Python detectron2 does not have. {instead} "
-        "The full detectron2 (github.com/facebookresearch/detectron2) has it."
+def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD as the yacs configs of detectron2 describe it.
+
+    Args:
+        cfg: any object with ``SOLVER.{BASE_LR, MOMENTUM, NESTEROV, WEIGHT_DECAY, WEIGHT_DECAY_NORM,
+            WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR, CLIP_GRADIENTS}``.
+        model: the model.
+    """
+    solver = cfg.SOLVER
+    parameters = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+        parameters,
+        lr=solver.BASE_LR,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+        weight_decay=solver.WEIGHT_DECAY,
     )
 
 
-def build_optimizer(cfg: Any, model: nn.Module) -> NoReturn:
-    """Not part of this package: calling it says what to use."""
-    _refuse(
-        "build_optimizer",
-        "Use get_default_optimizer_params with a torch optimizer, as configs/common/optim.py does.",
+def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+    """The schedule that a yacs config of detectron2 describes.
+
+    Args:
+        cfg: any object with ``SOLVER.{LR_SCHEDULER_NAME, MAX_ITER, WARMUP_FACTOR, WARMUP_ITERS,
+            WARMUP_METHOD, RESCALE_INTERVAL}``. The name is WarmupMultiStepLR (with GAMMA and
+            STEPS), WarmupCosineLR (with BASE_LR and BASE_LR_END) or WarmupStepWithFixedGammaLR
+            (with GAMMA and NUM_DECAYS).
+        optimizer: its learning rates are those after the warm-up.
+
+    Raises:
+        ValueError: another name.
+    """
+    solver = cfg.SOLVER
+    schedule = WarmupParamScheduler(
+        _schedule(solver),
+        solver.WARMUP_FACTOR,
+        # In a training shorter than its warm-up, it is all there is.
+        min(solver.WARMUP_ITERS / solver.MAX_ITER, math.nextafter(1.0, 0.0)),
+        solver.WARMUP_METHOD,
+        solver.RESCALE_INTERVAL,
     )
+    return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
 
 
-def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer) -> NoReturn:
-    """Not part of this package: calling it says what to use."""
-    _refuse("build_lr_scheduler", "Use LRMultiplier with a WarmupParamScheduler.")
+def _schedule(solver: Any) -> ParamScheduler:
+    """The factor on the learning rate, without the warm-up."""
+    name, length = solver.LR_SCHEDULER_NAME, solver.MAX_ITER
+    if name == "WarmupMultiStepLR":
+        steps = [step for step in solver.STEPS if step <= length]
+        values = [solver.GAMMA**k for k in range(len(steps) + 1)]
+        return MultiStepParamScheduler(values=values, milestones=steps, num_updates=length)
+    if name == "WarmupCosineLR":
+        return CosineParamScheduler(1, solver.BASE_LR_END / solver.BASE_LR)
+    if name == "WarmupStepWithFixedGammaLR":
+        return StepWithFixedGammaParamScheduler(1.0, solver.NUM_DECAYS, solver.GAMMA, length)
+    raise ValueError(
+        "SOLVER.LR_SCHEDULER_NAME is WarmupMultiStepLR, WarmupCosineLR or "
+        f"WarmupStepWithFixedGammaLR, not {name!r}."
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -102,7 +101,9 @@ class LRMultiplier(LRScheduler):
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The learning rate of each group at the current iteration."""
-        # Schedulers are defined on [0, 1) and some refuse 1, the step after the last iteration.
-        where = min(self.last_epoch / self._max_iter, math.nextafter(1.0, 0.0))
+        # Schedulers are defined on [0, 1), and some refuse 1, the step after the last iteration.
+        # They add an epsilon before they round.
+        end = 1 - 2 * ParamScheduler.WHERE_EPSILON
+        where = min(self.last_epoch / self._max_iter, end)
         factor = self._multiplier(where)
         return [base_lr * factor for base_lr in self.base_lrs]

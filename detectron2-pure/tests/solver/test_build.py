@@ -131,7 +131,81 @@ def test_clipping_off():
     )
 
 
-@pytest.mark.parametrize("build", [build_optimizer, build_lr_scheduler])
-def test_yacs_builders_say_what_to_use(build):
-    with pytest.raises(NotImplementedError, match=r"yacs config.*Use .*full detectron2"):
-        build(None, None)
+def yacs_config(**solver):
+    clip = SimpleNamespace(ENABLED=True, CLIP_TYPE="value", CLIP_VALUE=1.0, NORM_TYPE=2.0)
+    defaults = {
+        "BASE_LR": 5.0,
+        "BASE_LR_END": 0.5,
+        "MOMENTUM": 0.9,
+        "NESTEROV": True,
+        "WEIGHT_DECAY": 0.1,
+        "WEIGHT_DECAY_NORM": 0.0,
+        "WEIGHT_DECAY_BIAS": None,
+        "BIAS_LR_FACTOR": 2.0,
+        "CLIP_GRADIENTS": clip,
+        "MAX_ITER": 100,
+        "WARMUP_FACTOR": 0.1,
+        "WARMUP_ITERS": 10,
+        "WARMUP_METHOD": "linear",
+        "RESCALE_INTERVAL": False,
+        "GAMMA": 0.1,
+        "STEPS": (40, 80, 200),
+        "NUM_DECAYS": 4,
+    }
+    return SimpleNamespace(SOLVER=SimpleNamespace(**(defaults | solver)))
+
+
+def test_optimizer_of_a_yacs_config():
+    model = Model()
+    optimizer = build_optimizer(yacs_config(), model)
+    assert type(optimizer).__name__ == "SGDWithGradientClip"
+    assert optimizer.defaults["nesterov"] and optimizer.defaults["momentum"] == 0.9
+    settings = {
+        name: (group["lr"], group["weight_decay"])
+        for name, group in settings_by_name(model, optimizer.param_groups).items()
+    }
+    assert settings == {
+        "conv.weight": (5.0, 0.1),
+        "conv.bias": (10.0, 0.1),
+        "norm.weight": (5.0, 0.0),
+        "norm.bias": (10.0, 0.0),
+        "head.weight": (5.0, 0.1),
+        "pos": (5.0, 0.1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        (
+            "WarmupMultiStepLR",
+            {0: 0.5, 5: 2.75, 10: 5, 39: 5, 41: 0.5, 79: 0.5, 81: 0.05, 100: 0.05},
+        ),
+        ("WarmupCosineLR", {0: 0.5, 50: 2.75, 100: 0.5}),
+        ("WarmupStepWithFixedGammaLR", {0: 0.5, 19: 5, 21: 0.5, 41: 0.05, 100: 0.0005}),
+    ],
+)
+def test_schedules_of_yacs_configs(name, rates):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=5.0)
+    schedule = build_lr_scheduler(yacs_config(LR_SCHEDULER_NAME=name), optimizer)
+    found = {}
+    for iteration in range(101):
+        found[iteration] = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step()
+    assert {k: found[k] for k in rates} == pytest.approx(rates)
+
+
+def test_warm_up_longer_than_the_training():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    cfg = yacs_config(LR_SCHEDULER_NAME="WarmupCosineLR", WARMUP_ITERS=1000, BASE_LR=1.0)
+    schedule = build_lr_scheduler(cfg, optimizer)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 + 0.01 * 0.4)
+
+
+def test_unknown_schedule():
+    with pytest.raises(ValueError, match=r"WarmupCosineLR or .*not 'Poly'"):
+        build_lr_scheduler(yacs_config(LR_SCHEDULER_NAME="Poly"), None)
