@@ -14,6 +14,9 @@ __all__ = ["EventStorage", "get_event_storage", "has_event_storage"]
 
 _CURRENT_STORAGE_STACK: list[EventStorage] = []
 
+# Images and histograms wait for a writer, which only the main process has.
+_MAX_PENDING = 256
+
 
 def get_event_storage() -> EventStorage:
     """The innermost `EventStorage` whose ``with`` block is active.
@@ -37,7 +40,8 @@ class EventStorage:
     """The metrics of one run, and the place where code anywhere can add to them.
 
     Memory is bounded: of each scalar the last ``max_history`` values are kept, and the mean of
-    all of them. Use it as a context manager to make it the current storage.
+    all of them; of images and histograms the last few hundred that no writer took. Use it as a
+    context manager to make it the current storage.
 
     Args:
         start_iter: the first iteration.
@@ -119,6 +123,7 @@ class EventStorage:
             img_tensor: (3, H, W), uint8, or float in [0, 1]; RGB.
         """
         self._vis_data.append((img_name, img_tensor, self._iter))
+        del self._vis_data[:-_MAX_PENDING]
 
     def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
         """Add a histogram of a tensor's values for writers that can show it.
@@ -145,6 +150,7 @@ class EventStorage:
                 "global_step": self._iter,
             }
         )
+        del self._histograms[:-_MAX_PENDING]
 
     def history(self, name: str) -> HistoryBuffer:
         """The last values of a scalar, with its mean over all values.

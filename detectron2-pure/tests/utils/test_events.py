@@ -54,6 +54,16 @@ def test_history_is_bounded_but_its_mean_is_not():
         storage.history("nothing")
 
 
+def test_images_without_a_writer_do_not_pile_up():
+    storage = EventStorage()
+    for at in range(300):
+        storage.iter = at
+        storage.put_image("image", np.zeros((3, 1, 1), dtype=np.uint8))
+        storage.put_histogram("values", torch.rand(3), bins=2)
+    assert [at for _, _, at in storage._vis_data] == list(range(44, 300))
+    assert [h["global_step"] for h in storage._histograms] == list(range(44, 300))
+
+
 def test_latest_smooths_over_iterations_not_samples():
     storage = EventStorage()
     for at in range(20):
