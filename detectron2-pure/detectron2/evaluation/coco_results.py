@@ -50,6 +50,6 @@ def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, 
 def _encode_masks(masks: Any) -> list[dict[str, Any]]:
     """Masks (N, H, W) as RLE that json can hold."""
     masks = torch.as_tensor(getattr(masks, "tensor", masks))
-    array = np.asfortranarray(masks.permute(1, 2, 0).numpy().astype(np.uint8))
-    rles = mask_util.encode(array)
+    # One by one, since a copy of hundreds of large masks is too much for some machines.
+    rles = (mask_util.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks.numpy())
     return [{**rle, "counts": rle["counts"].decode("utf-8")} for rle in rles]
