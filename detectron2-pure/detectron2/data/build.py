@@ -21,8 +21,15 @@ from ._records import (
     load_proposals_into_dataset,
     print_instances_class_histogram,
 )
-from .common import AspectRatioGroupedDataset, DatasetFromList, MapDataset
+from .catalog import DatasetCatalog, MetadataCatalog  # noqa: F401  (projects import them here)
+from .common import (
+    AspectRatioGroupedDataset,
+    DatasetFromList,
+    MapDataset,
+    ToIterableDataset,  # noqa: F401
+)
 from .dataset_mapper import DatasetMapper
+from .detection_utils import check_metadata_consistency  # noqa: F401
 from .samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,

@@ -17,6 +17,7 @@ from fvcore.transforms.transform import (
     HFlipTransform,
     NoOpTransform,
     Transform,
+    TransformList,  # noqa: F401  (projects import it here)
 )
 from PIL import Image
 
