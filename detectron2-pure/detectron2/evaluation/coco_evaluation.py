@@ -37,6 +37,7 @@ _METRICS = {
     "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
 }
+_RESULT_KEYS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 
 
 class COCOEvaluator(DatasetEvaluator):
@@ -196,9 +197,11 @@ class COCOEvaluator(DatasetEvaluator):
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> tuple[str, ...]:
         """Boxes, and what else results in COCO's format have."""
-        keys = {"segm": "segmentation", "keypoints": "keypoints"}
-        found = [task for task, key in keys.items() if any(key in p for p in predictions)]
-        return ("bbox", *found)
+        return tuple(
+            task
+            for task, key in _RESULT_KEYS.items()
+            if task == "bbox" or any(key in p for p in predictions)
+        )
 
     def _category_to_class(self) -> dict[int, int]:
         """Class numbers of category ids: those of the metadata or else, if the dataset was not
@@ -342,6 +345,9 @@ def _check_fit(coco_gt: COCO, coco_results: list[dict[str, Any]], iou_type: str)
         f"Results do not correspond to the annotations: {len(unknown)} image ids, such as "
         f"{next(iter(unknown))!r}, are not in the annotation file."
     )
+    key = _RESULT_KEYS[iou_type]
+    if not all(key in result for result in coco_results):
+        raise ValueError(f"Predictions have no {key!r}, so {iou_type!r} cannot be evaluated.")
     if iou_type == "segm":
         without = [a["id"] for a in coco_gt.dataset["annotations"] if not a.get("segmentation")]
         if without:

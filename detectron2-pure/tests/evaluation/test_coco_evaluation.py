@@ -156,6 +156,13 @@ def test_masks_without_annotated_masks(make_dataset):
         evaluator.evaluate()
 
 
+def test_task_without_predictions_for_it(make_dataset):
+    evaluator = COCOEvaluator(make_dataset(), tasks=("bbox", "segm"))
+    feed(evaluator, BOXES)
+    with pytest.raises(ValueError, match="no 'segmentation', so 'segm' cannot be evaluated"):
+        evaluator.evaluate()
+
+
 @pytest.mark.parametrize("use_fast_impl", [True, False])
 def test_keypoints(make_dataset, use_fast_impl):
     """Three points at the corners; in image 11 the last one is off by the width of the box."""
