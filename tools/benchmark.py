@@ -35,6 +35,7 @@ from detrex.engine.benchmark import (
     build_random_model,
     measure_stages,
     random_batch,
+    stage_table,
 )
 from detrex.engine.config import select_device
 from detrex.engine.errors import SetupError, explained
@@ -286,24 +287,6 @@ def report(result: Result) -> str:
     lines = [f"{name:<13}{value}" for name, value in rows]
     if result.stages and result.matmul_gflop_per_second:
         lines += ["", stage_table(result.stages, result.matmul_gflop_per_second)]
-    return "\n".join(lines)
-
-
-def stage_table(stages: Sequence[Stage], limit: float) -> str:
-    """Rows of stages; ``limit`` is the GFLOP/s of matrix products."""
-    total = sum(stage.seconds for stage in stages)
-    training = any(stage.backward for stage in stages)
-    split = f"{'forward':>10}{'backward':>10}" if training else ""
-    lines = [
-        f"{'stage':<20}{'ms':>10}{split}{'share':>8}{'GFLOP':>10}{'GFLOP/s':>9}{'of limit':>10}"
-    ]
-    for stage in stages:
-        split = f"{1e3 * stage.forward:10.1f}{1e3 * stage.backward:10.1f}" if training else ""
-        rate = stage.flops / stage.seconds / 1e9
-        lines.append(
-            f"{stage.name:<20}{1e3 * stage.seconds:10.1f}{split}{stage.seconds / total:8.1%}"
-            f"{stage.flops / 1e9:10.2f}{rate:9.1f}{rate / limit:10.0%}"
-        )
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "build_random_model",
     "measure_stages",
     "random_batch",
+    "stage_table",
     "stages_of",
 ]
 
@@ -238,3 +239,21 @@ def _rows(
         if forward or backward:
             flops = counted.forward[name] + counted.backward[name]
             yield Stage(name, forward, backward, flops)
+
+
+def stage_table(stages: Sequence[Stage], limit: float) -> str:
+    """A table for people; ``limit`` is the GFLOP/s that matrix products reach."""
+    total = sum(stage.seconds for stage in stages)
+    training = any(stage.backward for stage in stages)
+    split = f"{'forward':>10}{'backward':>10}" if training else ""
+    lines = [
+        f"{'stage':<20}{'ms':>10}{split}{'share':>8}{'GFLOP':>10}{'GFLOP/s':>9}{'of limit':>10}"
+    ]
+    for stage in stages:
+        split = f"{1e3 * stage.forward:10.1f}{1e3 * stage.backward:10.1f}" if training else ""
+        rate = stage.flops / stage.seconds / 1e9
+        lines.append(
+            f"{stage.name:<20}{1e3 * stage.seconds:10.1f}{split}{stage.seconds / total:8.1%}"
+            f"{stage.flops / 1e9:10.2f}{rate:9.1f}{rate / limit:10.0%}"
+        )
+    return "\n".join(lines)

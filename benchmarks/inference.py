@@ -1,0 +1,85 @@
+"""Whole models on one image: seconds beside peers, and the seconds and FLOPs of each stage.
+
+    python benchmarks/inference.py --output inference.json
+    python benchmarks/inference.py --only DINO --dtype bfloat16 --size 480 640
+
+Ours and the peers run in turns in one process, all with random weights. transformers has no DINO;
+its two-stage Deformable-DETR with as many queries comes nearest. torchvision's Faster R-CNN with
+the same backbone stands for what isn't a transformer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from common import compare, matmul_gflops, options, peer, prepare, write
+from peers import torchvision_inference, transformers_inference, without_gradients
+
+from detrex.engine.benchmark import (
+    benchmark_config,
+    build_random_model,
+    measure_stages,
+    random_batch,
+    stage_table,
+)
+from detrex.utils.measure import Clock, Work
+
+MODELS = {
+    "DINO-R50-4scale": (
+        "dino/models/dino_r50.py",
+        "two-stage Deformable-DETR, 900 queries",
+    ),
+    "Deformable-DETR-R50": ("deformable_detr/models/deformable_detr_r50.py", "Deformable-DETR"),
+    "DETR-R50": ("detr/models/detr_r50.py", "DETR"),
+    "Conditional-DETR-R50": (
+        "conditional_detr/models/conditional_detr_r50.py",
+        "Conditional-DETR",
+    ),
+    "DAB-DETR-R50": ("dab_detr/models/dab_detr_r50.py", "DAB-DETR"),
+}
+
+
+def measure_model(
+    name: str, args: argparse.Namespace, device: torch.device, clock: Clock
+) -> dict[str, Any]:
+    config, theirs = MODELS[name]
+    size, dtype = tuple(args.size), getattr(torch, args.dtype)
+    model = build_random_model(benchmark_config(config), device).eval().to(dtype)
+    batch = random_batch(size)
+    ours = without_gradients(lambda: model(batch))
+    works: dict[str, Work] = {f"detrex {name}": ours}
+    if "transformers" in args.peers:
+        work = transformers_inference(theirs, size, device, dtype)
+        works[f"transformers {theirs}"] = work
+    if "torchvision" in args.peers:
+        works["torchvision Faster R-CNN"] = torchvision_inference(size, device, dtype)
+    print(f"\n{name}, {args.size[0]} x {args.size[1]}, {args.dtype}")
+    limit = matmul_gflops(device, dtype, clock)
+    result = compare(f"detrex {name}", works, args.repeats, device, clock)
+    stages = measure_stages(model, ours, device, min(args.repeats, 3), clock)
+    print(stage_table(stages, limit), flush=True)
+    return {
+        "works": result,
+        "matmul GFLOP/s": limit,
+        "stages": [stage._asdict() for stage in stages],
+    }
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"))
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--peers", nargs="*", default=["transformers", "torchvision"], help="none: only ours"
+    )
+    args = parser.parse_args()
+    device, clock = prepare(args)
+    args.peers = [name for name in args.peers if peer(name)]
+    names = [name for name in MODELS if args.only in name]
+    write(args, {name: measure_model(name, args, device, clock) for name in names})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A training step: seconds beside transformers' Deformable-DETR, those of each stage, and memory.
+
+    python benchmarks/training.py --output training.json
+
+One image of 480 x 640 with ten objects, random weights. A step is forward, backward, clipping and
+AdamW; ours is that of `tools/train_net.py`, with its checks. Each runs in turns with its peer in
+one process; memory is measured in a process for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from common import compare, matmul_gflops, options, peer, prepare, write
+from peers import TransformersStep
+
+from detrex.engine.benchmark import (
+    Batch,
+    TrainingStep,
+    benchmark_config,
+    build_random_model,
+    measure_stages,
+    random_batch,
+    stage_table,
+)
+from detrex.layers import box_xyxy_to_cxcywh
+from detrex.utils.measure import Clock, peak_memory
+
+MODELS = {
+    "DAB-Deformable-DETR-R50": (
+        "dab_deformable_detr/dab_deformable_detr_r50_50ep.py",
+        "Deformable-DETR with refinement",
+    ),
+    "DINO-R50-4scale": (
+        "dino/dino-resnet/dino_r50_4scale_12ep.py",
+        "two-stage Deformable-DETR, 900 queries",
+    ),
+}
+Size = tuple[int, int]
+
+
+def our_step(name: str, size: Size, device: torch.device) -> TrainingStep:
+    cfg = benchmark_config(MODELS[name][0], sections=("model", "optimizer"))
+    return TrainingStep(cfg, build_random_model(cfg, device), random_batch(size, num_classes=80))
+
+
+def labels(batch: Batch) -> list[dict[str, torch.Tensor]]:
+    """As transformers wants them."""
+    height, width = batch[0]["instances"].image_size
+    scale = torch.tensor([width, height, width, height])
+    return [
+        {
+            "class_labels": x["instances"].gt_classes,
+            "boxes": box_xyxy_to_cxcywh(x["instances"].gt_boxes.tensor / scale),
+        }
+        for x in batch
+    ]
+
+
+def their_step(name: str, size: Size, device: torch.device) -> TransformersStep:
+    batch = random_batch(size, num_classes=80)
+    return TransformersStep(MODELS[name][1], labels(batch), size, device)
+
+
+def memory_of(
+    ours: bool, name: str, size: Size, device: torch.device, threads: int | None
+) -> int | None:
+    """Bytes at the peak of two steps, gradients and the optimizer's state included."""
+    if threads:
+        torch.set_num_threads(threads)
+    # what a first step loads is no part of it: a small one by another model of the kind
+    (our_step if ours else their_step)(name, (64, 64), device)()
+    step = (our_step if ours else their_step)(name, size, device)
+    return peak_memory(lambda: (step(), step()), device)
+
+
+def in_own_process(*arguments: Any) -> int | None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(memory_of, *arguments).result()
+
+
+def measure_model(
+    name: str, args: argparse.Namespace, device: torch.device, clock: Clock
+) -> dict[str, Any]:
+    size = tuple(args.size)
+    print(f"\n{name}, {size[0]} x {size[1]}")
+    works: dict[str, Any] = {f"detrex {name}": our_step(name, size, device)}
+    if args.peers:
+        works[f"transformers {MODELS[name][1]}"] = their_step(name, size, device)
+    limit = matmul_gflops(device, torch.float32, clock)
+    result = compare(f"detrex {name}", works, args.repeats, device, clock)
+    step = works[f"detrex {name}"]
+    stages = measure_stages(step.trainer.model, step, device, min(args.repeats, 3), clock)
+    print(stage_table(stages, limit), flush=True)
+    memory = {
+        work: in_own_process(work.startswith("detrex"), name, size, device, args.threads)
+        for work in works
+    }
+    for work, peak in memory.items():
+        print(f"  {work:<36}", "unknown" if peak is None else f"{peak / 2**20:.0f} MiB at the peak")
+    return {
+        "works": result,
+        "matmul GFLOP/s": limit,
+        "stages": [stage._asdict() for stage in stages],
+        "peak memory in bytes": memory,
+    }
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
+    parser.add_argument("--peers", nargs="*", default=["transformers"], help="none: only ours")
+    args = parser.parse_args()
+    device, clock = prepare(args)
+    args.peers = [name for name in args.peers if peer(name)]
+    names = [name for name in MODELS if args.only in name]
+    write(args, {name: measure_model(name, args, device, clock) for name in names})
+
+
+if __name__ == "__main__":
+    main()
