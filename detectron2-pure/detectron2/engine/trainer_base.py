@@ -32,7 +32,8 @@ class HookBase:
     of these calls.
     """
 
-    trainer: TrainerBase
+    trainer: TrainerBase = None  # type: ignore[assignment]
+    """Set by `TrainerBase.register_hooks`."""
 
     saves_every: int = 0
     """The period of the checkpoints that the hook saves, in iterations; 0 if it saves none.

@@ -129,6 +129,13 @@ def test_only_hooks_are_registered():
         make_trainer().register_hooks([print])
 
 
+def test_hook_has_a_trainer_once_it_is_registered():
+    hook, trainer = HookBase(), make_trainer()
+    assert hook.trainer is None
+    trainer.register_hooks([hook])
+    assert hook.trainer == trainer
+
+
 def test_hooks_do_not_keep_the_trainer_alive():
     trainer = make_trainer()
     hook = HookBase()
