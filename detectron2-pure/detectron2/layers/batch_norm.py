@@ -131,10 +131,9 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class NaiveSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm under detectron2's name; on one process it is BatchNorm2d.
+    """torch's SyncBatchNorm under detectron2's name, on CPUs too; on one process it is BatchNorm2d.
 
-    ``stats_mode="N"`` asked for weighting each process by its batch size, which torch's
-    class always does.
+    ``stats_mode="N"`` asked for weighting each process by its batch size, which this always does.
     """
 
     def __init__(self, *args: Any, stats_mode: str = "", **kwargs: Any) -> None:
@@ -147,7 +146,47 @@ class NaiveSyncBatchNorm(nn.SyncBatchNorm):
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self.training and (not distributed or torch.distributed.get_world_size() == 1):
             return nn.BatchNorm2d.forward(self, input)
+        if self.training and input.device.type == "cpu":
+            return self._normalize_by_sums(input)
         return super().forward(input)
+
+    def _normalize_by_sums(self, input: Tensor) -> Tensor:
+        """Normalize by sums over all processes; torch's own kernels are for GPUs only."""
+        x, channels = input.float(), self.num_features
+        count = x.new_tensor([x.numel() / channels])
+        sums = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])
+        sums = _SumOverProcesses.apply(sums)
+        total = sums[-1].detach()
+        mean = sums[:channels] / total
+        variance = sums[channels:-1] / total - mean.square()
+        self._update_statistics(mean.detach(), (variance * total / (total - 1)).detach())
+        x = (x - mean[:, None, None]) * (variance + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            x = x * self.weight[:, None, None] + self.bias[:, None, None]
+        return x.to(input.dtype)
+
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        batches = self.num_batches_tracked
+        if self.running_mean is None or self.running_var is None or batches is None:
+            return
+        batches += 1
+        share = 1 / float(batches) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """all_reduce with a gradient, which is the sum of the gradients of all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, grad)
 
 
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):

@@ -1,5 +1,7 @@
 """Images of different sizes in one tensor."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +33,7 @@ class ImageList:
         return self.tensor[idx, ..., :height, :width]
 
     @torch.jit.unused
-    def to(self, *args, **kwargs) -> "ImageList":
+    def to(self, *args: Any, **kwargs: Any) -> "ImageList":
         """The images on another device, or of another dtype, as of `Tensor.to`."""
         return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
 
@@ -62,10 +64,12 @@ class ImageList:
         if not isinstance(tensors, (list, tuple)) or len(tensors) == 0:
             raise ValueError("ImageList.from_tensors() takes a list of at least one image.")
         for image in tensors:
-            if not isinstance(image, Tensor) or image.shape[:-2] != tensors[0].shape[:-2]:
+            if not isinstance(image, Tensor):
+                raise ValueError("ImageList.from_tensors() takes nothing but tensors.")
+            if image.shape[:-2] != tensors[0].shape[:-2]:
                 raise ValueError(
-                    "Images have to be tensors that agree in all but height and width: "
-                    f"{[t.shape for t in tensors]}."
+                    "Images have to agree in all but height and width: "
+                    f"{[list(t.shape) for t in tensors]}."
                 )
         multiple, square = size_divisibility, 0
         if padding_constraints is not None:

@@ -1,5 +1,8 @@
 """FrozenBatchNorm2d, its conversions, and norms by name."""
 
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -260,3 +263,9 @@ def test_get_norm_other_arguments():
     assert get_norm(lambda channels: nn.GroupNorm(1, channels), 3).num_groups == 1
     with pytest.raises(KeyError, match="no norm named 'XN'; there are BN"):
         get_norm("XN", 3)
+
+
+def test_synchronized_on_cpus():
+    script = Path(__file__).with_name("sync_batch_norm.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120, env=environment)

@@ -65,6 +65,8 @@ def test_errors():
         ImageList.from_tensors(torch.rand(2, 3, 4, 4))
     with pytest.raises(ValueError, match="agree in all but"):
         ImageList.from_tensors([torch.rand(3, 4, 4), torch.rand(1, 4, 4)])
+    with pytest.raises(ValueError, match="nothing but tensors"):
+        ImageList.from_tensors([torch.rand(3, 4, 4).tolist()])
     with pytest.raises(ValueError, match="exceeds the square_size 8"):
         ImageList.from_tensors(images((9, 4)), padding_constraints={"square_size": 8})
 
