@@ -1,8 +1,5 @@
 """FrozenBatchNorm2d, its conversions, and norms by name."""
 
-import os
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -265,7 +262,31 @@ def test_get_norm_other_arguments():
         get_norm("XN", 3)
 
 
-def test_synchronized_on_cpus():
-    script = Path(__file__).with_name("sync_batch_norm.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(script)], check=True, timeout=120, env=environment)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_synchronized_on_cpus(monkeypatch, momentum):
+    # Two processes that have the same images: each sum over both is twice one's own, and one
+    # process with all images is the reference.
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    torch.manual_seed(0)
+    images, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    part = images.clone().requires_grad_()
+    whole = images.repeat(2, 1, 1, 1).requires_grad_()
+    norm, expected = get_norm("SyncBN", 3), nn.BatchNorm2d(3, momentum=momentum)
+    norm.momentum = momentum
+    for module in (norm, expected):
+        module.weight.data = torch.tensor([1.0, 2, 3])
+        module.bias.data = torch.tensor([1.0, 0, 3])
+    for _ in range(2):
+        ours, theirs = norm(part), expected(whole)
+        (ours - target).square().sum().backward()
+        (theirs - target.repeat(2, 1, 1, 1)).square().sum().backward()
+        assert_close(ours, theirs[:2], atol=1e-5, rtol=1e-5)
+    assert_close(part.grad, whole.grad[:2], atol=1e-4, rtol=1e-4)
+    for name in ("weight", "bias"):
+        grad = getattr(expected, name).grad / 2
+        assert_close(getattr(norm, name).grad, grad, atol=1e-3, rtol=1e-4)
+    for name, value in expected.named_buffers():
+        assert_close(getattr(norm, name), value)
+    assert norm(part.bfloat16()).dtype == torch.bfloat16
