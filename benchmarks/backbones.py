@@ -10,10 +10,7 @@ with --threads 1 tells more, and so does the share of a run that is spent outsid
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 import timm
 import torch
 import torchvision
+from common import write_json
 from torch import Tensor, nn
 
 from detrex.modeling.backbone import (
@@ -166,13 +164,6 @@ def measure(pair: Pair, image: Tensor, repeats: int, clock: Clock) -> dict[str, 
     if not isinstance(first, ResNet):
         result["share_outside_network"] = share_outside(first, image, repeats, clock)
     return result
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(content, file, indent=2)
-    os.replace(file.name, path)
 
 
 def main() -> None:

@@ -48,8 +48,7 @@ def peer(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ImportError as e:
-        print(f"{name} can't be imported ({e}), so nothing is compared with it; all peers: pip "
-              "install 'detrex[benchmark]'")  # fmt: skip
+        print(f"without {name}, which can't be imported ({e}): pip install '.[benchmark]'")
         return None
 
 
@@ -95,7 +94,7 @@ def matmul_gflops(device: torch.device, dtype: torch.dtype, clock: Clock) -> flo
 
 
 def write(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
-    """The results and what they depend on, whole or not at all."""
+    """The results and what they depend on, if a file is asked for."""
     if args.output is None:
         return
     device = select_device(args.device)
@@ -107,9 +106,14 @@ def write(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
         commit=_commit(),
         versions={name: _version(name) for name in ("torch", "torchvision", "transformers")},
     )
-    with tempfile.NamedTemporaryFile("w", dir=args.output.parent, delete=False) as file:
-        json.dump({"setting": setting, "results": results}, file, indent=2)
-    os.replace(file.name, args.output)
+    write_json(args.output, {"setting": setting, "results": results})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(content, file, indent=2)
+    os.replace(file.name, path)
 
 
 def _version(name: str) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import write_json
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchvision.ops import box_convert, generalized_box_iou
@@ -150,13 +150,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="of each way, in turns")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="a json file for the result")
-    result = json.dumps(measure(parser.parse_args()), indent=2)
-    print(result)
-    output = parser.parse_args().output
-    if output is not None:
-        unfinished = output.with_suffix(".tmp")
-        unfinished.write_text(result + "\n")
-        os.replace(unfinished, output)
+    args = parser.parse_args()
+    result = measure(args)
+    print(json.dumps(result, indent=2))
+    if args.output is not None:
+        write_json(args.output, result)
 
 
 if __name__ == "__main__":

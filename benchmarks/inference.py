@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from common import compare, matmul_gflops, options, peer, prepare, write
-from peers import torchvision_inference, transformers_inference, without_gradients
+from peers import check_size, torchvision_inference, transformers_inference, without_gradients
 
 from detrex.engine.benchmark import (
     benchmark_config,
@@ -76,6 +76,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     device, clock = prepare(args)
+    check_size(parser, args)
     args.peers = [name for name in args.peers if peer(name)]
     names = [name for name in MODELS if args.only in name]
     write(args, {name: measure_model(name, args, device, clock) for name in names})

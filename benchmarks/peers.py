@@ -7,6 +7,7 @@ normalization and the choice of detections, is done by ours and by torchvision's
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,6 +64,12 @@ def torchvision_inference(size: Sizes, device: torch.device, dtype: torch.dtype)
     model.eval().to(device, dtype)
     image = torch.rand(3, *size, device=device, dtype=dtype)
     return without_gradients(lambda: model([image]))
+
+
+def check_size(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a message if the image is too small for transformers' two-stage model."""
+    if args.peers and min(args.size) < 256:
+        parser.error("--size: 900 proposals need 256 x 256 pixels; --peers without a name does")
 
 
 def without_gradients(work: Callable[[], Any]) -> Work:

@@ -1,0 +1,57 @@
+"""What the scripts in benchmarks/ share, by the one that is over in a moment."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("common", "deform_attn"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("deform_attn")
+    monkeypatch.setattr(module, "SHAPES", [(6, 8), (3, 4)])
+    monkeypatch.setattr(module, "TOKENS", 6 * 8 + 3 * 4)
+    return module
+
+
+def test_every_way_is_measured_beside_ours_and_written(script, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    path = tmp_path / "result.json"
+    arguments = ["--repeats", "2", "--only", "forward", "--output", str(path)]
+    monkeypatch.setattr(sys, "argv", ["deform_attn.py", *arguments])
+    script.main()
+    content = json.loads(path.read_text())
+    assert content["setting"]["repeats"] == 2
+    rates = {"matmul GFLOP/s, torch.float32"}
+    works = {f"{s}, float32, {w}" for s in ("encoder", "decoder")
+             for w in ("forward", "forward and backward")}  # fmt: skip
+    assert content["results"].keys() == rates | works
+    ways = list(script.functions(script.torch.device("cpu")))
+    for name in works:
+        rows = content["results"][name]
+        assert [key for key in rows if key != "relative difference"] == ways
+        assert "speedup_of_ours" not in rows[ways[0]]
+        if len(ways) > 1:
+            assert rows["ours, pytorch"]["speedup_of_ours"]["runs"] == 2
+    assert all(
+        wrong < 1e-4
+        for name in works
+        for wrong in content["results"][name].get("relative difference", {}).values()
+    )
+    assert "without transformers, which can't be imported" in capsys.readouterr().out
+
+
+def test_a_way_that_is_wrong_shows(script):
+    expected, other = script.torch.tensor([1.0, 4.0]), script.torch.tensor([1.0, 3.0])
+    works = {"ours, numba": lambda: other, "ours, pytorch": lambda: expected}
+    assert script.differences(works) == {"ours, numba": 0.25, "ours, pytorch": 0.0}
