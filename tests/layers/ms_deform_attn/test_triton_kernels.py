@@ -30,38 +30,72 @@ def test_in_the_interpreter():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def compile_kernel(kernel, dtype: str, unit: bool, capability: int, rows: int) -> str:
-    """The kernel's PTX for 8 heads of 32 channels, 2 levels and 4 points."""
-    numbers = {"M": 8, "D": 32, "L": 2, "P": 4, "ROWS": rows, "COLUMNS": 32}
-    known = {**numbers, "DTYPE": triton.language.float32, **({} if unit else {"unit": None})}
-    types = {"sizes": ("fp32",) * 4, "num_tokens": "i32", "num_queries": "i32", "unit": "*fp64"}
-    types |= dict.fromkeys(("value", "out", "grad"), f"*{dtype}")
-    types["grad_value"] = "*i64" if unit else "*fp32"
-    types |= dict.fromkeys(known, "constexpr")
-    names = kernel.arg_names
-    source = triton.compiler.ASTSource(
-        kernel,
-        {name: types.get(name, "*fp32") for name in names},
-        {(names.index(name),): value for name, value in known.items() if name in names},
-        {(i,): [["tt.divisibility", 16]] for i in range(names.index("sizes"))},
-    )
-    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target=target, options={"num_warps": 1}).asm["ptx"]
+class FakeGPU:
+    """What Triton needs to know of a GPU to compile for it."""
+
+    def __init__(self, capability: int):
+        self.target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self):
+        return self.target
 
 
-def test_compiled_for_a_hopper_gpu(monkeypatch, tmp_path):
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """``compiled(capability, inputs)``: machine code for a GPU of what runs forward and backward,
+    which is compiled as for a launch, and not launched."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delitem(sys.modules, triton_kernels.__name__)
+    fresh = importlib.import_module(triton_kernels.__name__)  # kernels remember their GPU
+    codes: list[str] = []
+    run = triton.JITFunction.run
+
+    def only_compile(self, *args, **options):
+        codes.append(run(self, *args, **{**options, "warmup": True}).asm["ptx"])
+
+    monkeypatch.setattr(triton.JITFunction, "run", only_compile)
+
+    def compile_for(capability: int, *inputs) -> tuple[str, str]:
+        monkeypatch.setattr(triton.runtime.driver, "_active", FakeGPU(capability))
+        monkeypatch.setattr(fresh, "_added_at_once", lambda sums: 4 if capability >= 90 else 1)
+        fresh.backward(fresh.forward(*inputs), *inputs)
+        return codes[-2], codes[-1]
+
+    return compile_for
+
+
+def inputs(*shapes: tuple[int, int], queries: int, dtype: torch.dtype = torch.float32):
+    """Of 8 heads with 32 channels and 4 points, with any numbers."""
+    tokens = sum(h * w for h, w in shapes)
+    value = torch.zeros(1, tokens, 8, 32, dtype=dtype)
+    locations = torch.zeros(1, queries, 8, len(shapes), 4, 2)
+    return value, [size for shape in shapes for size in shape], locations, locations[..., 0]
+
+
+def test_compiled_for_hopper(compiled):
     """Rows are read, and added to, by instructions on four numbers; nothing waits at barriers."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    forward = compile_kernel(triton_kernels._forward_kernel, "fp32", False, 90, 4)
-    backward = compile_kernel(triton_kernels._backward_kernel, "fp32", False, 90, 4)
-    for code in (forward, backward):
-        assert "ld.global.v4" in code and "bar.sync" not in code
+    forward, backward = compiled(90, *inputs((4, 6), (2, 3), queries=7))
+    assert "ld.global.v4" in forward and "bar.sync" not in forward
+    assert "ld.global.v4" in backward and "bar.sync" not in backward
     assert "add.v4.f32" in backward
+    for shapes, queries in [(((96, 32), (1, 1)), 1), (((50, 67), (16, 17)), 48)]:
+        again = compiled(90, *inputs(*shapes, queries=queries))
+        assert again == (forward, backward), "another image size needs another kernel"
 
 
-def test_compiled_for_an_ampere_gpu(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    backward = compile_kernel(triton_kernels._backward_kernel, "bf16", True, 80, 1)
+def test_compiled_for_ampere(compiled):
+    torch.use_deterministic_algorithms(True)
+    try:
+        forward, backward = compiled(80, *inputs((4, 6), queries=7, dtype=torch.bfloat16))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "ld.global.v4" in forward and "bar.sync" not in forward
     assert "add.u64" in backward and "bar.sync" not in backward
 
 

@@ -121,11 +121,11 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.usefixtures("deterministic")
 def test_deterministic_gradients_do_not_depend_on_the_order(dtype):
-    value, shapes, locations, weights = inputs = random_inputs(q=24, shapes=((3, 2),), dtype=dtype)
-    check(inputs, {torch.float64: 1e-12}.get(dtype, max(1e-5, torch.finfo(dtype).eps)))
+    value, shapes, locations, weights = inputs = random_inputs(q=16, shapes=((3, 2),), dtype=dtype)
+    check(inputs, 1e-12 if dtype == torch.float64 else 1e-5)
     grad = cotangent(inputs)
     by_value = triton_kernels.backward(grad, *inputs)[0]
     flipped = [x.flip(1) for x in (grad, locations, weights)]
