@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -17,6 +18,8 @@ from omegaconf import OmegaConf, SCMode
 
 _PYTHON = "tag:yaml.org,2002:python/"
 _UNREPRESENTABLE = "!unrepresentable"
+# yaml 1.1 takes 1e-4 for text: it wants a dot in the number and a sign in the exponent.
+_EXPONENT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"))
 
 
 def dump_config(cfg: Any) -> tuple[str, list[str]]:
@@ -49,9 +52,10 @@ def load_yaml(text: str, filename: str) -> Any:
         ConfigError, yaml.YAMLError: the text is not yaml, or has other tags.
     """
     try:
-        return yaml.load(text, Loader=_SafeConfigLoader)
+        content = yaml.load(text, Loader=_SafeConfigLoader)
     except yaml.YAMLError as e:
         raise located(e, f"Config file {filename} cannot be read: {e}") from e
+    return {} if content is None else content
 
 
 def _with_target_names(value: Any) -> Any:
@@ -102,6 +106,7 @@ def _dumper() -> Any:
             self.lost.append(repr(data))
             return self.represent_scalar(_UNREPRESENTABLE, repr(data))
 
+    ConfigDumper.add_implicit_resolver(*_EXPONENT, list("-+0123456789"))
     ConfigDumper.add_representer(tuple, yaml.SafeDumper.represent_list)
     ConfigDumper.add_multi_representer(object, ConfigDumper.represent_other)
     return ConfigDumper
@@ -147,6 +152,7 @@ class _SafeConfigLoader(yaml.SafeLoader):
         )
 
 
+_SafeConfigLoader.add_implicit_resolver(*_EXPONENT, list("-+0123456789"))
 _SafeConfigLoader.add_constructor(f"{_PYTHON}tuple", _SafeConfigLoader.construct_python_sequence)
 _SafeConfigLoader.add_multi_constructor(
     f"{_PYTHON}object:", _SafeConfigLoader.construct_python_object

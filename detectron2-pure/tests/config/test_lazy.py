@@ -247,6 +247,16 @@ def test_yaml_runs_nothing(write, tag, monkeypatch):
     assert "antigravity" not in sys.modules
 
 
+def test_yaml_numbers_and_texts(write, tmp_path):
+    cfg = LazyConfig.load(write("c.yaml", "a: 1e-4\nb: '1e-4'\nc: 2E5\nd: 1e4x\ne: -1.5e3\n"))
+    values = {"a": 1e-4, "b": "1e-4", "c": 2e5, "d": "1e4x", "e": -1500.0}
+    assert cfg == values and isinstance(cfg.c, float)
+    path = str(tmp_path / "saved.yaml")
+    LazyConfig.save(cfg, path)
+    assert LazyConfig.load(path) == values
+    assert LazyConfig.load(write("empty.yaml", "")) == {}
+
+
 def test_yaml_python_data(write):
     path = write(
         "c.yaml",
