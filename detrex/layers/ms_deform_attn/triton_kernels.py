@@ -197,7 +197,7 @@ def _launch(
     locations: Tensor,
     numbers: int,
 ) -> None:
-    """Runs a kernel with ``numbers`` channels to a thread, where a row has that many.
+    """Runs a kernel with so many rows that each thread has ``numbers`` channels, or one row.
 
     Raises:
         ValueError: an image, or the batch, is too large.
@@ -212,7 +212,7 @@ def _launch(
         )
     columns = triton.next_power_of_2(channels)
     rows = max(1, THREADS * numbers // columns)
-    sizes = tuple(float(size) for size in shapes)  # Triton compiles anew for integers it likes
+    sizes = tuple(float(size) for size in shapes)  # for integers Triton would compile variants
     dtype = tl.float64 if _dtype(value, locations) == torch.float64 else tl.float32
     with torch.cuda.device_of(value):
         kernel[triton.cdiv(queries, rows), batch * heads](
@@ -260,7 +260,7 @@ def backward(
 
     Those of values are added up by atomic operations, in an order that changes the last bits.
     Under ``torch.use_deterministic_algorithms`` they are counted in integers of 64 bits, where the
-    order doesn't matter: as exact, with twice the memory and work for the sums.
+    order doesn't matter: no less exact, but slower, and with twice the memory for the sums.
     """
     if not grad.numel():
         return torch.zeros_like(value), torch.zeros_like(locations), torch.zeros_like(weights)
