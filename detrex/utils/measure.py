@@ -229,12 +229,17 @@ class StageMeter:
         self._charge()
         self._open = [(name, True)]
 
+    def _back_from(self, name: str, outer: str) -> None:
+        # An argument that others use as well has its gradient when they are through, too late.
+        if self._open == [(name, True)]:
+            self._back_to(outer)
+
     def _entering(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             outer = self._open[-1][0]
             grads = _differentiable((args, kwargs))
             if grads:
-                register_multi_grad_hook(grads, lambda _: self._back_to(outer), mode="all")
+                register_multi_grad_hook(grads, lambda _: self._back_from(name, outer), mode="all")
             self.enter(name)
 
         return hook

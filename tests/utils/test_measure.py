@@ -110,6 +110,36 @@ def test_stages_share_what_a_clock_counts():
     assert meter.forward["optimizer"] == 0
 
 
+class Levels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Linear(2, 3, bias=False), nn.Linear(3, 5, bias=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        fine = self.fine(x)
+        return [fine, self.coarse(fine)]
+
+
+class Neck(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides = nn.ModuleList([nn.Linear(3, 4, bias=False), nn.Linear(5, 4, bias=False)])
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        return self.sides[0](levels[0]) + self.sides[1](levels[1])
+
+
+def test_a_stage_whose_results_depend_on_one_another():
+    backbone, neck = Levels(), Neck()
+    with flop_clock() as clock:
+        meter = StageMeter({"backbone": [backbone], "neck": [neck]}, clock)
+        neck(backbone(torch.ones(7, 2))).sum().backward()
+        meter.rest()
+    # two products in the backward pass of each, but the image wants no gradient
+    expected = {"neck": 2 * (3 * 4 + 5 * 4), "backbone": 2 * 3 + 2 * 3 * 5}
+    assert meter.backward == {name: 2 * 7 * flops for name, flops in expected.items()}
+
+
 def test_the_model_is_left_without_hooks():
     model = Model()
     meter = StageMeter({"backbone": [model.backbone]}, lambda: 0.0)
