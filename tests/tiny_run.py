@@ -59,8 +59,9 @@ class Run:
 
     def __call__(self, name: str, *arguments: str) -> Path:
         output = self.folder / name
-        config = ["--config-file", str(self.config)]
-        main([*config, *self.data, f"train.output_dir={output}", "train.device=cpu", *arguments])
+        options = ["--config-file", str(self.config), *(a for a in arguments if "=" not in a)]
+        overrides = [*self.data, f"train.output_dir={output}", "train.device=cpu"]
+        main([*options, *overrides, *(a for a in arguments if "=" in a)])
         return output
 
     def error(self, name: str, *arguments: str) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from detectron2.config import instantiate
+from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint import CheckpointError, LoadReport, load_weights
 from detrex.engine.ema import ModelEma
 from detrex.utils.pretrained import skip_pretrained
+from detrex.utils.weight_files import read_weight_file
 
 __all__ = [
     "build_ema",
@@ -20,6 +22,7 @@ __all__ = [
     "build_filled_model",
     "build_model",
     "build_resumed_model",
+    "load_ema",
 ]
 
 logger = logging.getLogger(__name__)
@@ -106,6 +109,19 @@ def build_ema(cfg: DictConfig, model: nn.Module) -> ModelEma | None:
     """Averaged weights, if the config asks for them."""
     ema = cfg.train.model_ema
     return ModelEma(model, ema.decay, ema.device) if ema.enabled else None
+
+
+def load_ema(ema: ModelEma, path: str) -> None:
+    """The averaged weights in a checkpoint of our own training; else the model's present ones.
+
+    Raises:
+        ValueError: they are those of another model.
+    """
+    averaged = read_weight_file(PathManager.get_local_path(path)).averaged
+    if averaged is None:
+        ema.restart()
+    else:
+        ema.load_state_dict(averaged)
 
 
 def _fill(

@@ -37,7 +37,9 @@ def check_output_dir(output_dir: str, resume: bool) -> None:
         OSError: it cannot be created or written to.
     """
     traces = ("last_checkpoint", "metrics.json")
-    found = [name for name in traces if os.path.exists(os.path.join(output_dir, name))]
+    paths = {name: os.path.join(output_dir, name) for name in traces}
+    # A run that failed before its first iteration leaves empty files.
+    found = [name for name, path in paths.items() if os.path.exists(path) and os.path.getsize(path)]
     if found and not resume:
         raise FileExistsError(
             f"{output_dir} already holds a run ({', '.join(found)}): continue it with --resume, or "

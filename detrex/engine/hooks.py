@@ -10,16 +10,40 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
 
-__all__ = ["StopOnSignal", "TrainingStopped"]
+__all__ = ["BestCheckpointer", "StopOnSignal", "TrainingStopped"]
 
 logger = logging.getLogger(__name__)
 
 
 class TrainingStopped(KeyboardInterrupt):
     """Training ended between two iterations because somebody asked for it."""
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Saves the model whenever a metric is better than ever before, also before it was resumed.
+
+    Args:
+        eval_period: iterations between two evaluations.
+        checkpointer: saves the file, `model_best.pth`.
+        metric: such as "bbox/AP"; more is better.
+    """
+
+    def __init__(self, eval_period: int, checkpointer: Checkpointer, metric: str) -> None:
+        super().__init__(eval_period, checkpointer, metric)
+        self.metric = metric
+
+    def state_dict(self) -> dict[str, Any]:
+        best = {"metric": self.metric, "value": self.best_metric, "iteration": self.best_iter}
+        return best if self.best_metric is not None else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the best value so far, if it is one of the same metric."""
+        if state.get("metric") == self.metric:
+            self.best_metric, self.best_iter = state["value"], state["iteration"]
 
 
 class StopOnSignal(HookBase):

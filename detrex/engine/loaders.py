@@ -6,16 +6,18 @@ import copy
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import instantiate
-from detectron2.data import DatasetFromList
+from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from omegaconf import DictConfig
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import Dataset, IterableDataset, Sampler
 
-__all__ = ["StreamSampler", "TrainStream", "instantiate_with"]
+from detrex.engine.seeds import seed_at, seed_cpu
+
+__all__ = ["SeededSamples", "StreamIndex", "StreamSampler", "TrainStream", "instantiate_with"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ def instantiate_with(node: DictConfig, **replacements: Any) -> Any:
 
 class TrainStream:
     """Makes the training loader of a config, in an order that a seed decides.
+
+    The augmentation of a sample is drawn from the seed and the sample's place in the stream, so it
+    depends neither on where the stream began nor on the number of workers.
 
     Its state (the seed) goes into checkpoints, so that a resumed run sees the images that the
     interrupted one would have seen.
@@ -64,12 +69,12 @@ class TrainStream:
             sampler,
             batch_size=self.node.total_batch_size // comm.get_world_size(),
             start_batch=start_iter * self.batches_per_iteration,
-            seed=self.seed,
             group_of=_shape_groups(dataset) if self._grouped else None,
         )
+        samples = SeededSamples(dataset, instantiate(self.node.get("mapper")), self.seed)
         # The stream is grouped already, which is what makes it possible to start in its middle.
         return instantiate_with(
-            self.node, dataset=dataset, sampler=stream, aspect_ratio_grouping=False
+            self.node, dataset=samples, mapper=None, sampler=stream, aspect_ratio_grouping=False
         )
 
     def state_dict(self) -> dict[str, int]:
@@ -83,20 +88,44 @@ class TrainStream:
         return self.node.get("aspect_ratio_grouping", True)
 
 
-class StreamSampler(Sampler[int]):
+class StreamIndex(NamedTuple):
+    """Which sample, and where in the stream of all processes."""
+
+    index: int
+    place: int
+
+
+class SeededSamples(Dataset[Any]):
+    """Mapped samples, each with random numbers of its own.
+
+    Args:
+        records: a map-style data set, or a list.
+        mapper: makes a sample of a record; None if they are samples already.
+        seed: of all random numbers that the mapper draws.
+    """
+
+    def __init__(self, records: Any, mapper: Callable[[Any], Any] | None, seed: int) -> None:
+        samples = DatasetFromList(records, copy=False) if isinstance(records, list) else records
+        self.samples = samples if mapper is None else MapDataset(samples, mapper)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, at: StreamIndex) -> Any:
+        seed_cpu(seed_at(self.seed, at.place))
+        return self.samples[at.index]
+
+
+class StreamSampler(Sampler[StreamIndex]):
     """Indices batch by batch, beginning at any batch.
 
     Args:
         sampler: an endless stream of indices, this process's part.
         batch_size: of this process.
         start_batch: batches to leave out.
-        seed: of augmentations.
         group_of: from an index to its group; every `batch_size` indices are of one group, in the
             order in which they become complete.
-
-    Attributes:
-        seed, start: loaders which seed the augmentation of each sample by its place in the stream
-            of all processes look here for the seed and the first place.
     """
 
     def __init__(
@@ -104,19 +133,19 @@ class StreamSampler(Sampler[int]):
         sampler: Iterable[int],
         batch_size: int,
         start_batch: int = 0,
-        seed: int = 0,
         group_of: Callable[[int], int] | None = None,
     ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         self.start_batch = start_batch
         self.group_of = group_of
-        self.seed = seed
-        self.start = start_batch * batch_size * comm.get_world_size()
 
-    def __iter__(self) -> Iterator[int]:
-        for batch in itertools.islice(self._batches(), self.start_batch, None):
-            yield from batch
+    def __iter__(self) -> Iterator[StreamIndex]:
+        indices = itertools.chain.from_iterable(self._batches())
+        places = itertools.count(comm.get_rank(), comm.get_world_size())
+        stream = map(StreamIndex, indices, places)
+        # What comes before is gone through, since what is in the groups depends on it.
+        yield from itertools.islice(stream, self.start_batch * self.batch_size, None)
 
     def _batches(self) -> Iterator[list[int]]:
         unfinished: dict[int, list[int]] = {}

@@ -22,6 +22,7 @@ from detrex.engine.build import (
     build_filled_model,
     build_model,
     build_resumed_model,
+    load_ema,
 )
 from detrex.engine.checks import (
     check_checkpoint_exists,
@@ -36,7 +37,7 @@ from detrex.engine.config import find_config_file, load_config
 from detrex.engine.ema import EmaHook
 from detrex.engine.errors import explained
 from detrex.engine.evaluation import Evaluation, Results
-from detrex.engine.hooks import StopOnSignal
+from detrex.engine.hooks import BestCheckpointer, StopOnSignal
 from detrex.engine.loaders import TrainStream
 from detrex.engine.report import draw_contact_sheet, draw_curves, summary
 from detrex.engine.trainer import Trainer, amp_dtype
@@ -102,8 +103,7 @@ def evaluate_only(cfg: DictConfig) -> Results:
         ema = build_ema(cfg, model)
         if ema is not None:
             # Averaged weights are only in checkpoints of our own; others are their own average.
-            ema.restart()
-            DetectionCheckpointer(nn.Module(), ema_state=ema).load(path)
+            load_ema(ema, path)
     results = evaluation.run(model, ema)
     if comm.is_main_process():
         draw_contact_sheet(cfg.train.output_dir, evaluation, model)
@@ -198,28 +198,30 @@ class TrainingRun:
         self.cfg.optimizer.params.model = self.model
         optimizer = instantiate(self.cfg.optimizer)
         check_optimizer(self.model, optimizer)
+        ddp = dict(train.ddp)
+        if torch.device(train.device).type == "cpu":
+            ddp.setdefault("device_ids", None)  # those of GPUs otherwise
         return Trainer(
-            create_ddp_model(self.model, **train.ddp),
+            create_ddp_model(self.model, **ddp),
             (),  # the data is opened when it is known where to start
             optimizer,
             amp=train.amp.enabled,
             amp_dtype=amp_dtype(train.amp.dtype, torch.device(train.device)),
             clip_grad_params=train.clip_grad.params if train.clip_grad.enabled else None,
             grad_accum_steps=train.grad_accum_steps,
+            seed=lambda: self.stream.seed,
         )
 
     def _build_hooks(self) -> list[Any]:
         train, main = self.cfg.train, comm.is_main_process()
-        # All processes have these hooks: random states are gathered from all. Only the main one
-        # writes, so only it may delete.
+        # All processes have this hook, since they stop together. Only the main one writes, so only
+        # it may delete.
         periodic = hooks.PeriodicCheckpointer(
             self.checkpointer,
             train.checkpointer.period,
             max_to_keep=train.checkpointer.max_to_keep if main else None,
         )
-        best = hooks.BestCheckpointer(
-            train.eval_period, self.checkpointer, train.best_checkpoint.metric
-        )
+        best = BestCheckpointer(train.eval_period, self.checkpointer, train.best_checkpoint.metric)
 
         def save_now() -> None:
             periodic.period = 1
@@ -231,7 +233,7 @@ class TrainingRun:
             hooks.LRScheduler(scheduler=instantiate(self.cfg.lr_multiplier)),
             periodic,
             hooks.EvalHook(train.eval_period, self.evaluate),
-            best if train.best_checkpoint.enabled else None,
+            best if train.best_checkpoint.enabled and main else None,  # only it has the metrics
             hooks.PeriodicWriter(self._writers(), train.log_period) if main else None,
             StopOnSignal(save_now, agree_period=train.log_period),
         ]

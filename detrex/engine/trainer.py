@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,10 +12,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.engine.nonfinite import describe, origin
+from detrex.engine.seeds import seed_all, seed_at
 from detrex.utils.nonfinite import NonFinite, nonfinite_handled_by
 
 __all__ = ["Trainer", "amp_dtype"]
@@ -59,6 +62,9 @@ class Trainer(SimpleTrainer):
             that losses which are normalized by it (all box losses and the focal loss of the DETR
             family) have the gradient of one large batch.
         gather_metric_period: iterations between two gatherings of the losses over all processes.
+        seed: called for a seed that dropout and other random numbers of an iteration are drawn
+            from, apart from its number and the process. Then no state of a generator has to be
+            saved for a resumed training to draw the same. By default nothing is seeded.
     """
 
     def __init__(
@@ -71,15 +77,18 @@ class Trainer(SimpleTrainer):
         clip_grad_params: Mapping[str, Any] | None = None,
         grad_accum_steps: int = 1,
         gather_metric_period: int = 1,
+        seed: Callable[[], int] | None = None,
     ) -> None:
         if grad_accum_steps < 1:
             raise ValueError(f"train.grad_accum_steps must be at least 1, got {grad_accum_steps}")
         super().__init__(model, data_loader, optimizer, gather_metric_period)
+        self.max_iter = sys.maxsize  # until `train` says
         self.device = next(model.parameters()).device
         self.amp = amp
         self.amp_dtype = amp_dtype
         self.clip_grad_params = clip_grad_params
         self.grad_accum_steps = grad_accum_steps
+        self.seed = seed
         scaled = amp and amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self._nonfinite: list[tuple[NonFinite, Batch]] = []  # met in this iteration
@@ -94,6 +103,9 @@ class Trainer(SimpleTrainer):
         start = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self.grad_accum_steps)]
         data_time = time.perf_counter() - start
+        if self.seed is not None:
+            # Behind the loader, which draws numbers too. (Seeds of samples are made of two.)
+            seed_all(seed_at(self.seed(), self.iter, comm.get_rank()))
 
         self.optimizer.zero_grad(set_to_none=True)
         self._nonfinite.clear()
@@ -111,6 +123,8 @@ class Trainer(SimpleTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
+        # After training, hooks see an iteration that hasn't run; a resumed run is to begin with it.
+        state["iteration"] = min(self.iter, max(self.start_iter, self.max_iter) - 1)
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
         return state

@@ -91,6 +91,8 @@ class WeightFile(NamedTuple):
     weights: dict[str, Tensor]
     class_names: list[str] | None
     """By class index; None if the file doesn't name its classes."""
+    averaged: dict[str, Tensor] | None
+    """The moving average of the weights, where our training keeps one; None elsewhere."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -122,7 +124,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
         raise CheckpointError(
             f"{path} is damaged or no weight file: {str(e).splitlines()[0] or type(e).__name__}"
         ) from e
-    class_names = _class_names(content)
+    class_names, averaged = _class_names(content), _averaged(content)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -133,7 +135,7 @@ def read_weight_file(path: str | Path) -> WeightFile:
         raise CheckpointError(f"{path} holds no tensors; its keys are {list(content)[:5]}.")
     if all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    return WeightFile(weights, class_names)
+    return WeightFile(weights, class_names, averaged)
 
 
 def _class_names(content: Any) -> list[str] | None:
@@ -142,6 +144,11 @@ def _class_names(content: Any) -> list[str] | None:
     names = classes.get("names") if isinstance(classes, Mapping) else None
     named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return names if named else None
+
+
+def _averaged(content: Any) -> dict[str, Tensor] | None:
+    averaged = content.get("ema_state") if isinstance(content, Mapping) else None
+    return dict(averaged) if isinstance(averaged, Mapping) else None
 
 
 def _refused(error: pickle.UnpicklingError) -> str:

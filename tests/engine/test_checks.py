@@ -17,10 +17,15 @@ from detrex.engine.checks import (
 
 @pytest.mark.parametrize("trace", ["last_checkpoint", "metrics.json"])
 def test_another_run_in_the_output_directory(tmp_path, trace):
-    (tmp_path / trace).write_text("")
+    (tmp_path / trace).write_text("something")
     with pytest.raises(FileExistsError, match=rf"already holds a run \({trace}\).*--resume"):
         check_output_dir(str(tmp_path), resume=False)
     check_output_dir(str(tmp_path), resume=True)
+
+
+def test_a_run_that_wrote_nothing_is_none(tmp_path):
+    (tmp_path / "metrics.json").touch()
+    check_output_dir(str(tmp_path), resume=False)
 
 
 def test_the_output_directory_is_made(tmp_path):

@@ -85,9 +85,9 @@ def test_a_loader_of_another_kind_is_left_alone():
 
 def test_stream_sampler_groups_in_the_order_of_completion():
     sampler = StreamSampler([0, 1, 2, 3, 4, 5], batch_size=2, group_of=lambda i: i % 2)
-    assert list(sampler) == [0, 2, 1, 3]
+    assert list(sampler) == [(0, 0), (2, 1), (1, 2), (3, 3)]
     later = StreamSampler([0, 1, 2, 3, 4, 5], 2, start_batch=1, group_of=lambda i: i % 2)
-    assert list(later) == [1, 3]
+    assert list(later) == [(1, 2), (3, 3)]
 
 
 def test_instantiate_with_leaves_the_node_as_it_is():

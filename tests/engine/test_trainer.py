@@ -168,6 +168,34 @@ def test_a_model_without_losses_is_an_error():
         Trainer(net, BATCHES, torch.optim.SGD(net.parameters(), lr=0.1)).train(0, 1)
 
 
+def test_random_numbers_are_a_function_of_the_seed_and_the_iteration():
+    class Watching(TinyDetector):
+        def losses(self, boxes, logits, batch):
+            drawn.append(torch.rand(()).item())
+            return super().losses(boxes, logits, batch)
+
+    def draw(seed: int, start: int) -> list[float]:
+        drawn.clear()
+        net = Watching(dropout=0.0)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        Trainer(net, BATCHES, optimizer, seed=lambda: seed).train(start, 3)
+        return list(drawn)
+
+    drawn: list[float] = []
+    whole = draw(seed=1, start=0)
+    assert len(set(whole)) == 3
+    assert draw(seed=1, start=1) == whole[1:]
+    assert not set(draw(seed=2, start=0)) & set(whole)
+
+
+@pytest.mark.parametrize(("iterations", "last"), [(3, 2), (0, -1)])
+def test_a_finished_training_goes_on_after_its_last_iteration(iterations, last):
+    net = model()
+    trainer = Trainer(net, BATCHES, torch.optim.SGD(net.parameters(), lr=0.1))
+    trainer.train(0, iterations)
+    assert trainer.state_dict()["iteration"] == last
+
+
 def test_at_least_one_batch_per_step():
     net = model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -59,7 +59,7 @@ model = L(DETR)(
             learned_content=True,
             anchored=True,
         ),
-        groups=L(dict)(),
+        groups=L("builtins.dict")(),
         decoder=L(Decoder)(
             layer=L(deformable_decoder_layer)(
                 embed_dim="${....embed_dim}",

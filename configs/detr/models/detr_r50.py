@@ -41,7 +41,7 @@ model = L(DETR)(
             num_layers=6,
         ),
         queries=L(LearnedQueries)(num_queries="${...num_queries}", embed_dim="${...embed_dim}"),
-        groups=L(dict)(),
+        groups=L("builtins.dict")(),
         decoder=L(Decoder)(
             layer=L(decoder_layer)(
                 embed_dim="${....embed_dim}", num_heads=8, feedforward_dim=2048, dropout=0.1
