@@ -10,9 +10,10 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ms_deform_attn import ms_deform_attn, pytorch_ops
+from .ms_deform_attn import ms_deform_attn, pytorch_kernels
 
 Shapes = Sequence[tuple[int, int]] | Tensor
 
@@ -44,7 +45,7 @@ def multi_scale_deformable_attn_pytorch(
         values and locations: locations in half precision would miss by whole cells of a large map.
     """
     shapes = [size for shape in _shape_list(value_spatial_shapes) for size in shape]
-    return pytorch_ops.forward(value, shapes, sampling_locations, attention_weights)
+    return pytorch_kernels.forward(value, shapes, sampling_locations, attention_weights)
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -148,25 +149,36 @@ class MultiScaleDeformableAttention(nn.Module):
         if key_padding_mask is not None:
             value = value.masked_fill(key_padding_mask[..., None], 0.0)
         value = value.unflatten(-1, (self.num_heads, -1))
-        locations = self._locations(query, reference_points, shapes)
-        levels_points = (self.num_levels, self.num_points)
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
-        weights = weights.softmax(-1).unflatten(-1, levels_points)
+        offsets, weights = self._offsets_and_weights(query)
+        locations = self._locations(offsets, reference_points, shapes)
         out = ms_deform_attn(value, shapes, locations, weights)
         out = self.output_proj(out)
         if not self.batch_first:
             out = out.transpose(0, 1)
         return self.dropout(out) + identity
 
-    def _locations(self, query: Tensor, reference: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+    def _offsets_and_weights(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, Q, M, L, P, 2)`` and ``(B, Q, M, L, P)``, by one matrix product."""
+        layers = self.sampling_offsets, self.attention_weights
+        both = F.linear(
+            query,
+            torch.cat([layer.weight for layer in layers]),
+            torch.cat([layer.bias for layer in layers]),
+        )
+        offsets, weights = both.split([layer.out_features for layer in layers], -1)
+        points = self.num_heads, self.num_levels, self.num_points
+        weights = weights.unflatten(-1, (self.num_heads, -1)).softmax(-1)
+        return offsets.unflatten(-1, (*points, 2)), weights.unflatten(-1, points[1:])
+
+    def _locations(
+        self, offsets: Tensor, reference: Tensor, shapes: list[tuple[int, int]]
+    ) -> Tensor:
         """Where to read: ``(B, Q, M, L, P, 2)`` relative to each level."""
-        split = (self.num_heads, self.num_levels, self.num_points, 2)
-        offsets = self.sampling_offsets(query).unflatten(-1, split)
         center = reference[:, :, None, :, None, :2]
         if reference.shape[-1] == 2:  # offsets count cells
-            cells = offsets.new_tensor([(w, h) for h, w in shapes])
-            return center + offsets / cells[:, None]
+            cells = reference.new_tensor([(w, h) for h, w in shapes])
+            return torch.addcmul(center, offsets, 1 / cells[:, None])
         if reference.shape[-1] == 4:  # offsets count half boxes, shared among the points
-            half = reference[:, :, None, :, None, 2:] * 0.5
-            return center + offsets / self.num_points * half
+            unit = reference[:, :, None, :, None, 2:] * (0.5 / self.num_points)
+            return torch.addcmul(center, offsets, unit)
         raise ValueError(f"reference points have 2 or 4 numbers, not {reference.shape[-1]}.")

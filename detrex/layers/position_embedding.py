@@ -72,22 +72,27 @@ class PositionEmbeddingSine(nn.Module):
         self.offset = offset
         self.normalize = normalize
 
-    def forward(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def forward(
+        self, mask: Tensor, dtype: torch.dtype = torch.float32, padded: bool = True
+    ) -> Tensor:
         """``(B, H, W)`` padding mask, True on padding -> ``(B, 2 * num_pos_feats, H, W)``.
 
-        Computed in single precision whatever ``dtype``, as the published models have it.
+        Computed in single precision whatever ``dtype``, as the published models have it. With
+        ``padded=False``, if nothing is, one column and one row stand for all.
         """
         valid = ~mask
+        along = (valid, valid) if padded else (valid[:, :, :1], valid[:, :1])
         temperature = self.temperature
         temps = temperature if isinstance(temperature, (tuple, list)) else (temperature,) * 2
         embedded = []
-        for axis, temp in zip((1, 2), temps, strict=True):
-            count = valid.cumsum(axis, dtype=torch.float32)
+        for axis, line, temp in zip((1, 2), along, temps, strict=True):
+            count = line.cumsum(axis, dtype=torch.float32)
             if self.normalize:
                 total = count.narrow(axis, -1, 1)
                 count = (count + self.offset) / (total + self.eps) * self.scale
-            embedded.append(_sine(count, self.num_pos_feats, temp))
-        return torch.cat(embedded, -1).permute(0, 3, 1, 2).to(dtype)
+            sine = _sine(count, self.num_pos_feats, temp).to(dtype)
+            embedded.append(sine.expand(*mask.shape, -1))
+        return torch.cat(embedded, -1).permute(0, 3, 1, 2)
 
 
 def sine_position_embedding(embed_dim: int, **kwargs) -> PositionEmbeddingSine:
@@ -117,8 +122,13 @@ class PositionEmbeddingLearned(nn.Module):
         nn.init.uniform_(self.row_embed.weight)
         nn.init.uniform_(self.col_embed.weight)
 
-    def forward(self, mask: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """``(B, H, W)`` padding mask -> ``(B, 2 * num_pos_feats, H, W)``, columns first."""
+    def forward(
+        self, mask: Tensor, dtype: torch.dtype | None = None, padded: bool = True
+    ) -> Tensor:
+        """``(B, H, W)`` padding mask -> ``(B, 2 * num_pos_feats, H, W)``, columns first.
+
+        Whether anything is ``padded`` makes no difference.
+        """
         b, h, w = mask.shape
         if h > self.row_embed.num_embeddings or w > self.col_embed.num_embeddings:
             raise ValueError(

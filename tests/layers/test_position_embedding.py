@@ -47,6 +47,12 @@ def test_sine_doesnt_see_padding(normalize):
     assert torch.equal(embedding(mask)[..., :3, :5], alone)
 
 
+def test_without_padding_one_row_and_column_stand_for_all():
+    mask = torch.zeros(2, 6, 5, dtype=torch.bool)
+    embedding = PositionEmbeddingSine(8, temperature=(20, 10000), normalize=True, offset=-0.5)
+    assert torch.equal(embedding(mask, padded=False), embedding(mask))
+
+
 def test_sine_takes_a_temperature_per_axis():
     mask = REFERENCE["mask"]
     both = PositionEmbeddingSine(8, temperature=(20, 10000))(mask)

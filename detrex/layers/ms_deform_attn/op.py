@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import pytorch_ops
+from . import pytorch_kernels
 
-KERNELS = {"cpu": ("numba",), "cuda": ("deformops", "triton")}
-"""By device type the implementations with kernels of their own, the fastest first: modules
-``<name>_kernels`` of this package. Plain PyTorch does everywhere else, and for export."""
+KERNELS = {"cpu": ("numba",), "cuda": ("triton",)}
+"""By device type the implementations with kernels of their own, the fastest first. Plain PyTorch
+does everywhere else, and for export. Each is a module ``<name>_kernels`` of this package."""
 
 NAMES = ("pytorch", *(name for names in KERNELS.values() for name in names))
 
@@ -154,10 +154,11 @@ def ms_deform_attn(
 
     Returns:
         ``(B, Q, M * D)`` in the dtype of ``value``. Points, weights and sums have single precision
-        at least, also under autocast: points in half precision would miss by whole cells.
+        at least, also under autocast: points in half precision would miss by whole cells. What a
+        point that is NaN reads is not defined.
     """
     flat = [size for shape in shapes for size in shape]
     if not _has_kernels(value.device.type):
-        return pytorch_ops.forward(value, flat, locations, weights)
+        return pytorch_kernels.forward(value, flat, locations, weights)
     wide = functools.reduce(torch.promote_types, (locations.dtype, weights.dtype), torch.float32)
     return _forward(value, flat, locations.to(wide), weights.to(wide))

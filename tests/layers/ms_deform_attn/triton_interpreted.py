@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detrex.layers.ms_deform_attn import pytorch_ops, triton_kernels
+from detrex.layers.ms_deform_attn import pytorch_kernels, triton_kernels
 
 Inputs = tuple[Tensor, list[int], Tensor, Tensor]
 
@@ -38,7 +38,7 @@ def expected(inputs: Inputs) -> list[Tensor]:
     """Result and gradients by plain PyTorch, in single precision at least."""
     value, shapes, locations, weights = inputs
     leaves = [x.detach().to(locations.dtype).requires_grad_() for x in (value, locations, weights)]
-    out = pytorch_ops.forward(leaves[0], shapes, leaves[1], leaves[2])
+    out = pytorch_kernels.forward(leaves[0], shapes, leaves[1], leaves[2])
     grads = torch.autograd.grad(out, leaves, cotangent(inputs).to(out.dtype))
     return [out.detach(), *grads]
 

@@ -1,0 +1,215 @@
+"""The operator: every implementation of the CPU against the definition, and how one is chosen."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from deform_attn_definition import random_inputs, slow_core
+from torch.testing import assert_close
+
+from detrex.layers.ms_deform_attn import implementation, ms_deform_attn, op, use_implementation
+
+IMPLEMENTATIONS = ["numba", "pytorch"]
+SIZES = {
+    "two levels": {},
+    "one level": {"shapes": ((1, 5),), "p": 1},
+    "one channel": {"shapes": ((4, 3), (2, 2), (1, 1)), "m": 1, "d": 1, "b": 1},
+    "odd numbers": {"shapes": ((2, 7), (3, 1)), "q": 1, "m": 3, "d": 5, "p": 3},
+    "a head of 32": {"d": 32, "b": 1, "m": 1},
+}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def chosen(request):
+    with use_implementation(request.param):
+        assert implementation("cpu").name == request.param
+        yield request.param
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_it_is_its_definition(chosen, sizes):
+    inputs = random_inputs(**sizes)
+    assert_close(ms_deform_attn(*inputs), slow_core(*inputs))
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_gradients_are_the_numeric_ones(chosen, sizes):
+    value, shapes, locations, weights = random_inputs(**{**sizes, "q": 1})
+    # Where a location is half-way between cells the interpolation has a kink.
+    cell = locations * torch.tensor([(w, h) for h, w in shapes])[:, None] - 0.5
+    assert (cell - cell.round()).abs().min() > 1e-4
+    assert torch.autograd.gradcheck(
+        lambda v, s, a: ms_deform_attn(v, shapes, s, a),
+        [x.requires_grad_() for x in (value, locations, weights)],
+    )
+
+
+def gradients(inputs, dtype=None):
+    """The result and the three gradients for a fixed cotangent."""
+    value, shapes, locations, weights = inputs
+    leaves = [x.detach().to(dtype).requires_grad_() for x in (value, locations, weights)]
+    out = ms_deform_attn(leaves[0], shapes, *leaves[1:])
+    cotangent = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return out.detach(), *torch.autograd.grad(out, leaves, cotangent)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_precision(chosen, dtype):
+    """Compared with double precision on the same, rounded, numbers."""
+    value, shapes, locations, weights = random_inputs(q=5, d=8)
+    inputs = [x.to(dtype) for x in (value, locations, weights)]
+    rounded = inputs[0], shapes, *inputs[1:]
+    for actual, expected in zip(
+        gradients(rounded, dtype), gradients(rounded, torch.float64), strict=True
+    ):
+        assert actual.dtype == dtype
+        eps = 1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
+        scale = expected.abs().max().item()
+        assert_close(actual.double(), expected, rtol=0, atol=eps * scale)
+
+
+def test_inputs_of_other_layouts(chosen):
+    value, shapes, locations, weights = random_inputs(q=4, d=6)
+    expected = ms_deform_attn(value, shapes, locations, weights)
+    turned = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in (value, locations, weights)]
+    assert not any(x.is_contiguous() for x in turned)
+    assert_close(ms_deform_attn(turned[0], shapes, *turned[1:]), expected)
+
+
+@pytest.mark.parametrize("empty", [{"b": 0}, {"q": 0}])
+def test_nothing_in_nothing_out(chosen, empty):
+    inputs = random_inputs(**empty)
+    out, *grads = gradients(inputs, torch.float32)
+    assert out.shape == (inputs[2].shape[0], inputs[2].shape[1], 6)
+    assert all((grad == 0).all() for grad in grads)
+
+
+def test_numbers_that_are_not_finite_stay_inside():
+    """A point without a place must not be looked up."""
+    value, shapes, locations, weights = random_inputs()
+    for bad in (float("nan"), float("inf"), -float("inf"), 1e30):
+        with use_implementation("numba"):
+            out, *grads = gradients((value, shapes, torch.full_like(locations, bad), weights))
+        assert all((x == 0).all() for x in (out, *grads))
+
+
+def test_threads_change_nothing():
+    inputs = random_inputs(b=3, q=150, m=2, d=16, shapes=((12, 9), (6, 5)))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(gradients(inputs, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            assert torch.equal(one, other)
+
+
+def _in_a_child(queue) -> None:
+    torch.set_num_threads(2)
+    queue.put(ms_deform_attn(*random_inputs(q=200)).sum().item())
+
+
+def test_it_runs_in_a_forked_process():
+    """Whose parent has threads that the child does not inherit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = ms_deform_attn(*random_inputs(q=200)).sum().item()
+    finally:
+        torch.set_num_threads(before)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_in_a_child, args=(queue,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert queue.get() == expected
+
+
+def test_the_operator_keeps_torchs_rules():
+    value, shapes, locations, weights = random_inputs(dtype=torch.float32)
+    leaves = [x.requires_grad_() for x in (value, locations, weights)]
+    flat = [size for shape in shapes for size in shape]
+    torch.library.opcheck(op._forward, (leaves[0], flat, *leaves[1:]))
+    grad = torch.ones(2, 3, 6)
+    torch.library.opcheck(op._backward, (grad, *(x.detach() for x in leaves[:1]), flat,
+                                         *(x.detach() for x in leaves[1:])))  # fmt: skip
+
+
+def test_it_compiles_without_a_break(chosen):
+    value, shapes, locations, weights = random_inputs(q=4, dtype=torch.float32)
+
+    def doubled(v, s, a):
+        return 2 * ms_deform_attn(v, shapes, s, a)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(doubled, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(value, locations, weights), doubled(value, locations, weights))
+
+
+def test_autocast_leaves_points_alone():
+    value, shapes, locations, weights = random_inputs(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = ms_deform_attn(value, shapes, locations, weights)
+    assert torch.equal(out, ms_deform_attn(value, shapes, locations, weights))
+
+
+def test_a_broken_package_is_passed_over(monkeypatch):
+    monkeypatch.setitem(sys.modules, f"{op.__package__}.numba_kernels", None)
+    op._kernels.cache_clear()
+    try:
+        found = implementation("cpu")
+        assert found.name == "pytorch"
+        assert "ModuleNotFoundError" in found.passed_over["numba"]
+        inputs = random_inputs()
+        assert_close(ms_deform_attn(*inputs), slow_core(*inputs))
+    finally:
+        op._kernels.cache_clear()
+
+
+def test_another_device_gets_plain_pytorch():
+    assert implementation("mps") == ("pytorch", {})
+
+
+def test_the_block_ends_with_what_was_before():
+    with use_implementation("pytorch"):
+        with use_implementation(None):
+            assert implementation("cpu").name == "numba"
+        assert implementation("cpu") == ("pytorch", {"numba": "pytorch was asked for"})
+    with pytest.raises(
+        ValueError, match=r"'numbda' is no implementation .* there are: pytorch, numba"
+    ):
+        use_implementation("numbda").__enter__()
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_environment_chooses():
+    ask = (
+        "from detrex.layers.ms_deform_attn import implementation; print(implementation('cpu').name)"
+    )
+    assert run(ask, DETREX_MS_DEFORM_ATTN="pytorch").stdout == "pytorch\n"
+    assert run(ask, DETREX_MS_DEFORM_ATTN="").stdout == "numba\n"
+    wrong = run(ask, DETREX_MS_DEFORM_ATTN="fast")
+    assert "DETREX_MS_DEFORM_ATTN: 'fast' is no implementation" in wrong.stderr
+
+
+def test_importing_detrex_compiles_and_loads_nothing():
+    code = "import sys, detrex.layers; print('numba' in sys.modules, 'triton' in sys.modules)"
+    assert run(code).stdout.startswith("False")
