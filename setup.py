@@ -51,6 +51,7 @@ setup(
         "iopath>=0.1.9",
         "omegaconf>=2.3",
         "numpy>=1.26",
+        "numba>=0.61",  # deformable attention on the CPU
         "scipy>=1.11",
         "pycocotools>=2.0.7",
         "pillow>=10.0",

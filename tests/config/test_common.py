@@ -22,6 +22,7 @@ OURS_ONLY = {
     "train.grad_accum_steps": 1,
     "train.best_checkpoint.enabled": True,
     "train.best_checkpoint.metric": "bbox/AP",
+    "AdamW.fused": True,
 }
 # Upstream insists on a GPU.
 DIFFERENT = {"train.device": "auto"}
