@@ -7,6 +7,7 @@ train for the old length without a word. Here such a key is an error, unless it 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 __all__ = ["apply_overrides", "unknown_keys"]
 
@@ -24,11 +25,12 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
     Args:
         cfg: a loaded LazyConfig.
-        overrides: such as `train.max_iter=100`, `+train.note=hello` (a new key).
+        overrides: such as `train.max_iter=100`, `+train.note=hello` (a new key), `~train.note`
+            (removes a key). Values follow Hydra's grammar: `[1,2]`, `{a: 1}`, `'quoted text'`.
 
     Raises:
         KeyError: a key does not exist; the message names the nearest existing ones.
-        ValueError: an override is not of the form `key=value`.
+        ValueError: an override is not of the form `key=value`, or its value cannot be read.
     """
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
@@ -39,7 +41,37 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     problems = unknown_keys(cfg, overrides)
     if problems:
         raise KeyError("; ".join(problems))
-    return LazyConfig.apply_overrides(cfg, list(overrides))
+    cfg = copy.deepcopy(cfg)
+    for override in overrides:
+        if override.startswith("~"):
+            _remove(cfg, override[1:])
+        else:
+            _set(cfg, override)
+    return cfg
+
+
+def _set(cfg: DictConfig, override: str) -> None:
+    key, value = override.split("=", 1)
+    if "=" in value and value[0] not in "'\"[{":
+        # Not every reader of overrides takes a second "=" outside of quotes.
+        value = "'" + value.replace("'", "\\'") + "'"
+    try:
+        LazyConfig.apply_overrides(cfg, [f"{key}={value}"])
+    except (KeyError, ValueError):
+        raise
+    except Exception as e:  # of the parser's own kind
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(
+            f"the value of the override {override!r} cannot be read: {reason}; text with special "
+            f"characters goes into quotes, as in \"{key}='...'\""
+        ) from e
+
+
+def _remove(cfg: DictConfig, key: str) -> None:
+    parent, _, name = key.split("=", 1)[0].rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    with open_dict(node):
+        del node[int(name) if isinstance(node, ListConfig) else name]
 
 
 def unknown_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -47,12 +79,14 @@ def unknown_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     problems = []
     for override in overrides:
         key = override.split("=", 1)[0].strip()
-        if key and key[0] not in "+~" and not _exists(cfg, key):
+        removed = key.startswith("~")
+        key = key.removeprefix("~")
+        if key and key[0] != "+" and not _exists(cfg, key, may_be_argument=not removed):
             problems.append(_explain(cfg, key))
     return problems
 
 
-def _exists(cfg: Any, key: str) -> bool:
+def _exists(cfg: Any, key: str, may_be_argument: bool = True) -> bool:
     node = cfg
     parts = key.split(".")
     for i, part in enumerate(parts):
@@ -63,7 +97,8 @@ def _exists(cfg: Any, key: str) -> bool:
         elif isinstance(node, DictConfig):
             # `part in node` would deny keys that have no value yet.
             if part not in list(node):
-                return i == len(parts) - 1 and _is_argument(node.get("_target_"), part)
+                last = i == len(parts) - 1
+                return may_be_argument and last and _is_argument(node.get("_target_"), part)
             node = _child(node, part)
         else:
             # An opaque value (an object, a number): LazyConfig decides.

@@ -59,9 +59,19 @@ def coco_dataset(
 
     Raises:
         FileNotFoundError: ``json_file`` or ``image_root`` does not exist.
-        DatasetError: ``name`` is taken by another data set, or ``filter_empty`` left no image.
+        DatasetError: ``name`` is taken by another data set, the json has no images or cannot be
+            read, or ``filter_empty`` left no image.
     """
-    dicts = _read(register_coco(json_file, image_root, name))
+    try:
+        dicts = _read(register_coco(json_file, image_root, name))
+    except (AssertionError, KeyError, ValueError) as e:
+        if isinstance(e, DatasetError):
+            raise
+        # What is wrong, readers of COCO say more or less well, and not always in which file.
+        reason = e.args[0] if len(e.args) == 1 else e
+        raise DatasetError(f"{json_file} cannot be used: {reason}") from e
+    if not dicts:
+        raise DatasetError(f"{json_file} has no images")
     if not filter_empty:
         return dicts
     kept = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]

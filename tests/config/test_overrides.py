@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
@@ -43,10 +45,22 @@ def cfg():
         ("later=3", "later", 3),
         ("same=4", "same", 4),
         ("train.output_dir=/a/b=c", "train.output_dir", "/a/b=c"),
+        ("train.output_dir=it's=c", "train.output_dir", "it's=c"),
+        ("train.output_dir='a b=c'", "train.output_dir", "a b=c"),
+        ("train.output_dir=", "train.output_dir", ""),
+        ("~train.max_iter", "train.max_iter", None),
+        ("~model.first.0", "model.first", [{"a": 2}]),
     ],
 )
 def test_good_overrides_are_applied(cfg, override, key, value):
+    before = copy.deepcopy(cfg)
     assert OmegaConf.select(apply_overrides(cfg, [override]), key) == value
+    assert cfg == before
+
+
+def test_a_value_that_cannot_be_read_is_named(cfg):
+    with pytest.raises(ValueError, match=r"train\.output_dir=\[1"):
+        apply_overrides(cfg, ["train.output_dir=[1"])
 
 
 @pytest.mark.parametrize(
@@ -59,13 +73,15 @@ def test_good_overrides_are_applied(cfg, override, key, value):
         ("by_name.larning_rate=1", "by_name.lr"),
         ("train.max_iter.value=1", "train.max_iter"),
         ("model.first.2.a=1", "model.first"),
+        ("~train.max_itre", "train.max_iter"),
+        ("~model.second", "model.first"),
     ],
 )
 def test_a_key_that_does_not_exist_is_an_error_with_the_nearest_key(cfg, override, nearest):
     before = OmegaConf.to_yaml(cfg.train)
     with pytest.raises(KeyError) as error:
         apply_overrides(cfg, ["train.max_iter=1", override])
-    key = override.split("=")[0]
+    key = override.split("=")[0].removeprefix("~")
     assert f"no key '{key}'" in str(error.value)
     assert nearest in str(error.value)
     assert OmegaConf.to_yaml(cfg.train) == before
