@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -42,12 +43,14 @@ def test_unusable_files_are_named(write, content, tmp_path):
         coco_dataset(*write(content))
 
 
-def test_single_bad_records_are_left_out_and_named(coco, write, caplog):
-    coco["annotations"][0]["bbox"] = [5, 5, 0, 4]
-    coco["annotations"][2]["category_id"] = 99
-    dicts = coco_dataset(*write(coco))
-    assert [len(d["annotations"]) for d in dicts] == [1, 0, 0]
-    assert caplog.text.count("data.json") == 2
+@pytest.mark.parametrize(
+    "error", [KeyError("category_id=99 is unknown"), AssertionError("ids are not unique")]
+)
+def test_what_a_reader_of_coco_refuses_is_told_of_the_file(coco, write, monkeypatch, error):
+    paths = write(coco)
+    monkeypatch.setitem(DatasetCatalog.data, register_coco(*paths), Mock(side_effect=error))
+    with pytest.raises(DatasetError, match=rf"data\.json cannot be used: {error.args[0]}$"):
+        coco_dataset(*paths)
 
 
 def test_wrong_paths_name_the_override(coco, write, tmp_path):
@@ -94,18 +97,7 @@ def test_images_without_objects_stay_unless_filtered(coco, write):
         coco_dataset(*write(coco, "empty.json"), filter_empty=True)
 
 
-def _incomplete(coco):
-    """As labelling tools write it: no area, no iscrowd, ids from 0."""
-    for index, annotation in enumerate(coco["annotations"]):
-        del annotation["area"], annotation["iscrowd"]
-        annotation["id"] = index
-    del coco["info"]
-
-
-@pytest.mark.parametrize("complete", [True, False])
-def test_evaluation_of_perfect_predictions(coco, write, tmp_path, complete):
-    if not complete:
-        _incomplete(coco)
+def test_evaluation_of_perfect_predictions(coco, write, tmp_path):
     json_file, root = write(coco)
     config = OmegaConf.create(
         {
