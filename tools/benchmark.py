@@ -42,6 +42,7 @@ from detrex.engine.errors import SetupError, explained
 from detrex.engine.loaders import TrainStream
 from detrex.engine.trainer import amp_dtype
 from detrex.layers.ms_deform_attn import implementation
+from detrex.modeling.inference import for_inference
 from detrex.utils.measure import (
     Clock,
     Spread,
@@ -106,6 +107,11 @@ def parser() -> argparse.ArgumentParser:
         "machine that does other things as well",
     )
     parser.add_argument("--compile", action="store_true", help="by torch.compile; inference")
+    parser.add_argument(
+        "--for-inference",
+        action="store_true",
+        help="the model as detrex.modeling.inference.for_inference makes it ready; inference",
+    )
     parser.add_argument("--output", type=Path, help="json file for the result")
     parser.add_argument("overrides", nargs="*", help="changes to the config: key=value")
     return parser
@@ -124,10 +130,10 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--size {args.size[0]} {args.size[1]}: sides are at least one pixel")
     if args.cpu_time and args.task == "data":
         raise ValueError("--cpu-time doesn't see what the loader's processes take")
-    if args.task != "inference" and (args.compile or args.dtype != "float32"):
+    if args.task != "inference" and (args.compile or args.for_inference or args.dtype != "float32"):
         raise ValueError(
-            "--dtype and --compile are for inference; mixed precision in training is "
-            "train.amp.enabled=true"
+            "--dtype, --compile and --for-inference are for inference; mixed precision in training "
+            "is train.amp.enabled=true"
         )
     if args.output and not args.output.resolve().parent.is_dir():
         raise FileNotFoundError(f"--output {args.output}: its directory does not exist")
@@ -148,6 +154,8 @@ def benchmark(args: argparse.Namespace) -> Result:
             return benchmark_data(args, cfg)
         device = select_device(args.device)
         model = build_random_model(cfg, device)
+        if args.for_inference:
+            model = for_inference(model)
         classes = cfg.model.get("num_classes", 1)
         batch = random_batch(tuple(args.size), args.batch_size, classes)
         prepare = training_work if args.task == "training" else inference_work
