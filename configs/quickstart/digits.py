@@ -17,7 +17,7 @@ from fvcore.common.param_scheduler import (
 from ..common.data.custom import dataloader
 from ..common.optim import AdamW as optimizer
 from ..common.train import train
-from .models.dab_deformable_detr_lite0 import model
+from .models.dino_lite0 import model
 
 model.num_classes = 10
 
@@ -36,13 +36,13 @@ optimizer.weight_decay = 1e-4
 optimizer.params.lr_factor_func = lambda name: 0.25 if "backbone" in name else 1
 
 lr_multiplier = L(WarmupParamScheduler)(
-    # In so short a training every step counts: the rate falls in the last quarter alone.
+    # Full speed for half of the training, then down to almost nothing.
     scheduler=L(CompositeParamScheduler)(
         schedulers=[
             L(ConstantParamScheduler)(value=1.0),
             L(LinearParamScheduler)(start_value=1.0, end_value=0.05),
         ],
-        lengths=[0.75, 0.25],
+        lengths=[0.5, 0.5],
         interval_scaling=["rescaled", "rescaled"],
     ),
     warmup_length=0.04,
