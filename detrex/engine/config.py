@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import LazyConfig
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
@@ -17,6 +18,7 @@ from detrex.config import apply_overrides, get_config, get_config_file
 
 __all__ = ["argument_parser", "find_config_file", "load_config", "select_device"]
 
+_TAGS_OF_CODE = tuple(f"tag:yaml.org,2002:python/{kind}" for kind in ("object", "module"))
 _SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 _EPILOG = """
 Examples:
@@ -99,16 +101,34 @@ def find_config_file(config_file: str) -> str:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it is a yaml file that would run code when it is read, or no yaml.
     """
     if not config_file:
         raise FileNotFoundError("no config: say which one with --config-file path/to/config.py")
     if os.path.isfile(config_file):
+        if config_file.endswith((".yaml", ".yml")):
+            _refuse_code(config_file)
         return config_file
     try:
         # An installed detrex carries its configs along, and people know them by this name.
         return get_config_file(config_file.removeprefix("configs/"))
     except FileNotFoundError as e:
         raise FileNotFoundError(f"config file {config_file!r} does not exist; {e}") from e
+
+
+def _refuse_code(yaml_file: str) -> None:
+    """Readers of yaml configs differ in what they let a file do; this only looks at it."""
+    try:
+        with open(yaml_file, encoding="utf-8") as f:
+            tags = [getattr(event, "tag", None) or "" for event in yaml.parse(f)]
+    except yaml.YAMLError as e:
+        raise ValueError(f"config file {yaml_file} is not valid yaml: {e}") from e
+    for tag in tags:
+        if tag.startswith(_TAGS_OF_CODE):
+            raise ValueError(
+                f"config file {yaml_file} asks to run code ({tag.rpartition('2002:')[2]}), which "
+                "no yaml file may; write it without this tag, or as a Python config"
+            )
 
 
 def _require_values(cfg: DictConfig, eval_only: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detrex.engine.config import load_config
+from detrex.engine.config import find_config_file, load_config
 
 PATHS = [
     f"dataloader.{split}.dataset.{key}=x"
@@ -26,3 +26,23 @@ def test_values_that_are_not_given():
 def test_evaluation_needs_no_training_data():
     overrides = ["model.num_classes=3", *PATHS[2:]]
     assert load_config("quickstart/own_data.py", overrides, eval_only=True).model.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    "tag", ["object/apply:os.mkdir", "object/new:os.mkdir", "module:antigravity"]
+)
+def test_a_yaml_file_that_would_run_code_is_refused(tmp_path, tag):
+    config, made = tmp_path / "config.yaml", tmp_path / "made"
+    config.write_text(f"train: !!python/{tag} ['{made}']\n")
+    with pytest.raises(ValueError, match=rf"config\.yaml asks to run code \(python/{tag}"):
+        load_config(str(config), [])
+    assert not made.exists()
+
+
+def test_other_yaml_files_are_let_through(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {_target_: torch.nn.Linear, size: !!python/tuple [1, 2]}\n")
+    assert find_config_file(str(config)) == str(config)
+    config.write_text("model: {\n")
+    with pytest.raises(ValueError, match=r"config\.yaml is not valid yaml"):
+        find_config_file(str(config))
