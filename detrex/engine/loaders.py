@@ -91,7 +91,7 @@ class TrainStream:
 class StreamIndex(NamedTuple):
     """Which sample, and where in the stream of all processes."""
 
-    index: int
+    sample: int
     place: int
 
 
@@ -114,7 +114,7 @@ class SeededSamples(Dataset[Any]):
 
     def __getitem__(self, at: StreamIndex) -> Any:
         seed_cpu(seed_at(self.seed, at.place))
-        return self.samples[at.index]
+        return self.samples[at.sample]
 
 
 class StreamSampler(Sampler[StreamIndex]):
