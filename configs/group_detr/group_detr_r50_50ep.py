@@ -8,15 +8,11 @@ Published: 37.6 AP after 12 epochs (2207.13085); upstream never validated this r
 
 from ..common.coco_schedule import lr_multiplier_50ep as lr_multiplier
 from ..common.data.coco_detr import dataloader
-from ..common.optim import AdamW as optimizer
+from ..common.detr_adamw import optimizer
 from ..common.train import train
 from .models.group_detr_r50 import model
 
 dataloader.train.total_batch_size = 16
-
-optimizer.lr = 1e-4
-optimizer.weight_decay = 1e-4
-optimizer.params.lr_factor_func = lambda name: 0.1 if "backbone" in name else 1
 
 train.init_checkpoint = "detectron2://ImageNetPretrained/torchvision/R-50.pkl"
 train.output_dir = "./output/group_detr_r50_50ep"
