@@ -93,7 +93,7 @@ class Decoder(nn.Module):
             out = self.norm(x)
             logits.append(self.class_embed[head](out))
             boxes.append(shift(base, self.bbox_embed[head](out)))
-            if self.refine:
+            if self.refine and i + 1 < len(self.layers):
                 refined = shift(anchors, self.bbox_embed[head](x))
                 anchors = refined.detach()
                 base = refined if self.look_forward_twice else anchors

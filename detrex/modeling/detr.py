@@ -44,7 +44,8 @@ class DETR(nn.Module):
         backbone: a detectron2 backbone.
         neck: maps the backbone's features to levels of ``C`` channels. If it doesn't know its
             inputs yet, it learns them from the backbone here.
-        position_embedding: maps a padding mask ``(B, H, W)`` to ``(B, C, H, W)``.
+        position_embedding: maps a padding mask ``(B, H, W)``, the dtype and whether any of it is
+            padding to ``(B, C, H, W)``.
         transformer: encoder, queries and decoder.
         criterion: the training loss.
         postprocess: maps logits and boxes of the last layer to detections.
@@ -138,7 +139,8 @@ class DETR(nn.Module):
         With ``targets`` there are also those of queries that only train.
         """
         maps, masks, padded = self.features(images)
-        pos = [self.position_embedding(mask, dtype=self.pixel_mean.dtype) for mask in masks]
+        dtype = self.pixel_mean.dtype
+        pos = [self.position_embedding(mask, dtype=dtype, padded=padded) for mask in masks]
         return self.transformer(maps, masks, pos, padded, targets)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> list[Tensor]:

@@ -24,7 +24,8 @@ class Memory(NamedTuple):
     shapes: tuple[tuple[int, int], ...]
     """(height, width) of each level."""
     valid_ratios: Tensor
-    """``(B, L, 2)``, the share (of the width, of the height) of each level that is image."""
+    """``(B, L, 2)``, the share (of the width, of the height) of each level that is image, in single
+    precision at least, as everything that follows from it: half precision misses by whole cells."""
 
     def level_of_tokens(self) -> Tensor:
         """``(S,)``, the level each token belongs to."""
@@ -72,7 +73,7 @@ def flatten_levels(
     """
     if level_embed is not None:
         pos = [p + e[:, None, None] for p, e in zip(pos, level_embed, strict=True)]
-    dtype = features[0].dtype
+    dtype = torch.promote_types(features[0].dtype, torch.float32)
     ratios = [torch.stack(((~m[:, 0]).to(dtype).mean(1), (~m[:, :, 0]).to(dtype).mean(1)), -1)
               for m in masks]  # fmt: skip
     sequence = lambda maps: torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)  # noqa: E731

@@ -187,7 +187,7 @@ class LearnedAnchors(nn.Module):
         self.content = nn.Embedding(num_queries, embed_dim - indicator) if own_content else None
 
     def forward(self, memory: Memory) -> Queries:
-        anchors = self.anchors.weight.sigmoid()
+        anchors = at_least_float32(self.anchors.weight).sigmoid()
         if self.patterns is not None:
             content = self.patterns.weight.repeat_interleave(len(anchors), 0)
             anchors = anchors.repeat(self.patterns.num_embeddings, 1)
@@ -195,7 +195,7 @@ class LearnedAnchors(nn.Module):
             content = self.content.weight
             content = F.pad(content, (0, self.embed_dim - content.shape[-1]))
         else:
-            content = anchors.new_zeros(len(anchors), self.embed_dim)
+            content = memory.tokens.new_zeros(len(anchors), self.embed_dim)
         batch = len(memory.tokens)
         return Queries(content.expand(batch, -1, -1), anchors.expand(batch, -1, -1))
 
@@ -248,9 +248,10 @@ class EncoderProposals(nn.Module):
             self.content = RankTable(num_queries, embed_dim)
 
     def forward(self, memory: Memory) -> Queries:
-        tokens, logits, boxes = self.propose(memory)
+        tokens, logits, priors = self.propose(memory)
         index = self.best(logits.amax(-1))
-        anchors, tokens = _pick(boxes, index).sigmoid(), _pick(tokens, index)
+        tokens = _pick(tokens, index)
+        anchors = (self.bbox_embed(tokens) + _pick(priors, index)).sigmoid()
         if self.content is None:
             content = tokens.detach()
         else:
@@ -263,7 +264,8 @@ class EncoderProposals(nn.Module):
         return score.topk(min(self.num_queries, score.shape[1]), 1).indices
 
     def propose(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """Per token: features ``(B, S, C)``, logits ``(B, S, K)``, logits of boxes ``(B, S, 4)``.
+        """Per token: features ``(B, S, C)``, logits ``(B, S, K)``, prior boxes ``(B, S, 4)`` in
+        logits, to which :attr:`bbox_embed` of the features is added.
 
         Tokens whose prior box is cut by the border predict from nothing and a box that covers no
         object; tokens on padding, besides, have no score at all.
@@ -281,7 +283,7 @@ class EncoderProposals(nn.Module):
         single = priors.float()  # as the published models have it
         base = (single / (1 - single)).log().to(priors.dtype)
         base = base.masked_fill(~usable[..., None], float("inf"))
-        return tokens, logits, self.bbox_embed(tokens) + base
+        return tokens, logits, base
 
 
 class BoxEncodedProposals(EncoderProposals):
@@ -307,10 +309,11 @@ class BoxEncodedProposals(EncoderProposals):
         self.embed_dim = embed_dim
 
     def forward(self, memory: Memory) -> Queries:
-        _, logits, boxes = self.propose(memory)
+        tokens, logits, priors = self.propose(memory)
+        boxes = self.bbox_embed(tokens) + priors
         anchors = _pick(boxes.detach(), self.best(logits[..., 0])).sigmoid()
         sine = get_sine_pos_embed(anchors, self.embed_dim // 2, exchange_xy=False)
-        pos, content = self.box_norm(self.box_encoding(sine)).chunk(2, -1)
+        pos, content = self.box_norm(self.box_encoding(sine.to(tokens.dtype))).chunk(2, -1)
         if self.content is not None:
             content = self.content.weight[: pos.shape[1]].expand_as(pos)
         prediction = Prediction(logits, boxes.sigmoid(), suffix="_enc", class_agnostic=True)

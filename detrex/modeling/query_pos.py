@@ -51,7 +51,8 @@ class AnchorPosition(nn.Module):
     ) -> QueryPos:
         if anchors is None:
             raise ValueError("AnchorPosition needs queries with anchors, such as LearnedAnchors.")
-        embed = self.ref_point_head(get_sine_pos_embed(anchors, content.shape[-1] // 2))
+        sine = get_sine_pos_embed(anchors, content.shape[-1] // 2).to(content.dtype)
+        embed = self.ref_point_head(sine)
         if layer > 0 and self.query_scale is not None:
             embed = embed * self.query_scale(content)
         return QueryPos(embed)
@@ -86,7 +87,7 @@ class ConditionalPosition(nn.Module):
         if self.ref_point_head is not None and anchors.shape[-1] != 4:
             raise ValueError("ConditionalPosition(modulated=True) needs boxes: LearnedAnchors.")
         channels = content.shape[-1]
-        sine = get_sine_pos_embed(anchors, channels // 2)
+        sine = get_sine_pos_embed(anchors, channels // 2).to(content.dtype)
         if self.ref_point_head is not None:
             pos = self.ref_point_head(sine)
         sine = sine[..., :channels]  # of y, then of x
@@ -95,5 +96,6 @@ class ConditionalPosition(nn.Module):
         if self.ref_anchor_head is not None:
             size = anchors[..., 2:].clamp(min=1e-6)  # an anchor may have shrunk to nothing
             ratio = self.ref_anchor_head(content).sigmoid() / size  # of width, of height
-            sine = (sine.unflatten(-1, (2, -1)) * ratio.flip(-1)[..., None]).flatten(-2)
+            ratio = ratio.to(content.dtype).flip(-1)[..., None]
+            sine = (sine.unflatten(-1, (2, -1)) * ratio).flatten(-2)
         return QueryPos(pos, sine)

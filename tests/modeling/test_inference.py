@@ -1,0 +1,80 @@
+"""Models made ready for inference give the detections of the models they were made of."""
+
+from __future__ import annotations
+
+import pytest
+import reference_models
+import torch
+import zoo
+from detectron2.config import instantiate
+from torch.testing import assert_close
+from toy_models import FAMILIES, tiny
+
+from detrex.checkpoint import load_weights
+from detrex.config import get_config
+from detrex.layers.ms_deform_attn import use_implementation
+from detrex.modeling.detr import DETR
+from detrex.modeling.inference import for_inference
+from detrex.utils.pretrained import skip_pretrained
+
+MODELS = {
+    "detr_r50": "detr/detr_r50_300ep.py",
+    "deformable_detr_r50": "deformable_detr/deformable_detr_r50_50ep.py",
+}
+
+
+def build(name: str) -> DETR:
+    with skip_pretrained():
+        model = instantiate(get_config(MODELS[name]).model)
+    load_weights(model, reference_models.state_dict(name))
+    return model.eval()
+
+
+@torch.no_grad()
+def predict(model: DETR, batch: list):
+    """Logits and boxes of the last layer."""
+    last = model.predict(model.preprocess(batch))[0]
+    return last.logits, last.boxes
+
+
+@pytest.mark.parametrize("name", ["detr_r50", "deformable_detr_r50"])
+def test_detections_stay(name):
+    model = build(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    fast = for_inference(model)
+    batch = reference_models.batch()
+    for actual, expected in zip(predict(fast, batch), predict(model, batch), strict=True):
+        assert_close(actual, expected, rtol=0, atol=2e-4)
+    assert not fast.training
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert not any("norm" in key for key in fast.backbone.state_dict())
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_keeps_places(family):
+    """Features are rounded to 8 bits, points and boxes are not."""
+    torch.manual_seed(0)
+    model = instantiate(tiny(get_config(FAMILIES[family]).model)).eval()
+    batch = [zoo.image(96, 128, [], []), zoo.image(128, 96, [], [], seed=1)]
+    logits, boxes = predict(for_inference(model, torch.bfloat16), batch)
+    assert logits.isfinite().all()
+    assert boxes.dtype == torch.float32
+    expected = predict(model, batch)[1]
+    # Whatever the order: rounding may swap proposals.
+    nearest = torch.cdist(expected, boxes, p=float("inf")).amin(-1)
+    assert nearest.median() < 2**-7
+
+
+@pytest.mark.parametrize("implementation", [None, "pytorch"])
+@pytest.mark.parametrize("family", ["conditional_detr", "dino"])
+def test_it_compiles_as_a_whole(family, implementation):
+    torch.manual_seed(0)
+    model = instantiate(tiny(get_config(FAMILIES[family]).model)).eval()
+    batch = [zoo.image(96, 128, [], [])]
+    torch._dynamo.reset()
+    with use_implementation(implementation):
+        fast = for_inference(model, compile=True, fullgraph=True, backend="aot_eager")
+        for actual, expected in zip(predict(fast, batch), predict(model, batch), strict=True):
+            assert_close(actual, expected)
