@@ -160,6 +160,8 @@ class TrainingRun:
             )
         self.evaluation = Evaluation(cfg)
         self.model = self._build_model()
+        if torch.device(cfg.train.device).type == "cpu":  # where convolutions are faster that way
+            self.model = self.model.to(memory_format=torch.channels_last)
         check_images(self.model, cfg.dataloader)
         self.ema = build_ema(cfg, self.model)
         self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)
