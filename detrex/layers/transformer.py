@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 OPERATIONS = ("self_attn", "cross_attn", "norm", "ffn")
 
@@ -21,6 +23,10 @@ class BaseTransformerLayer(nn.Module):
         operation_order: names out of ``self_attn, cross_attn, norm, ffn``. If the first is
             ``norm`` the layer is pre-norm: residuals then bypass the norms.
     """
+
+    activation_checkpointing = False
+    """Whether training keeps the layer's inputs alone and computes it again for the gradients: less
+    memory for a third more time."""
 
     def __init__(
         self,
@@ -68,6 +74,24 @@ class BaseTransformerLayer(nn.Module):
             key_padding_mask: ``(B, S)``, True on padded keys (cross-attention).
             kwargs: passed to every attention.
         """
+        inputs = (query, key, value, query_pos, key_pos)
+        masks = (attn_masks, query_key_padding_mask, key_padding_mask)
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self._run, *inputs, *masks, use_reentrant=False, **kwargs)
+        return self._run(*inputs, *masks, **kwargs)
+
+    def _run(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        query_pos: Tensor | None,
+        key_pos: Tensor | None,
+        attn_masks: Tensor | Sequence[Tensor | None] | None,
+        query_key_padding_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
+        **kwargs,
+    ) -> Tensor:
         if attn_masks is None or isinstance(attn_masks, Tensor):
             attn_masks = [attn_masks] * len(self.attentions)
         attentions = zip(self.attentions, attn_masks, strict=True)

@@ -14,7 +14,7 @@ from detectron2.modeling import Backbone, detector_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from detrex.layers import box_xyxy_to_cxcywh
+from detrex.layers import BaseTransformerLayer, box_xyxy_to_cxcywh
 
 from .backbone.pixels import IMAGENET_RGB
 from .checks import check_counts, check_inputs, check_targets
@@ -56,6 +56,8 @@ class DETR(nn.Module):
         pixel_mean, pixel_std: per channel, in the units and the channel order of the images. None
             is what the backbone's weights expect, as its attributes of these names say, or
             ImageNet's RGB values if it has none.
+        activation_checkpointing: in training compute the transformer's layers twice rather than
+            keep what they hold; backbones have a switch of their own.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class DETR(nn.Module):
         aux_loss: bool = True,
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
+        activation_checkpointing: bool = False,
     ):
         super().__init__()
         check_counts(num_classes=num_classes, num_queries=num_queries)
@@ -91,6 +94,9 @@ class DETR(nn.Module):
         self.num_queries = num_queries
         self.embed_dim = embed_dim
         self.aux_loss = aux_loss
+        for module in transformer.modules():
+            if isinstance(module, BaseTransformerLayer):
+                module.activation_checkpointing = activation_checkpointing
         if pixel_mean is None:
             pixel_mean = getattr(backbone, "pixel_mean", IMAGENET_RGB.mean)
         if pixel_std is None:
