@@ -16,6 +16,7 @@ _DENSE = "the anchor-based one-stage detectors (RetinaNet, FCOS)"
 _PANOPTIC = "panoptic and semantic FPN"
 _ROTATED = "rotated boxes"
 _YACS = "the yacs configuration tree"
+_LVIS = "the table of LVIS; load_lvis_json puts the categories of its file into the metadata"
 
 
 def _in_timm(network: str, model: str) -> str:
@@ -37,6 +38,9 @@ MODULES = {
     "detectron2.config.defaults": _YACS,
     "detectron2.data.datasets.cityscapes": "the Cityscapes data set",
     "detectron2.data.datasets.cityscapes_panoptic": "the Cityscapes data set",
+    "detectron2.data.datasets.lvis_v0_5_categories": _LVIS,
+    "detectron2.data.datasets.lvis_v1_categories": _LVIS,
+    "detectron2.data.datasets.lvis_v1_category_image_count": _LVIS,
     "detectron2.data.datasets.pascal_voc": "the Pascal VOC data set",
     "detectron2.evaluation.cityscapes_evaluation": "the evaluation of Cityscapes",
     "detectron2.evaluation.pascal_voc_evaluation": "the evaluation of Pascal VOC",
@@ -69,9 +73,7 @@ MODULES = {
 
 # Package -> {name that it exports in the full package: what it was}.
 NAMES = {
-    "detectron2.config": dict.fromkeys(
-        ("set_global_cfg", "global_cfg", "upgrade_config", "downgrade_config"), _YACS
-    ),
+    "detectron2.config": dict.fromkeys(("set_global_cfg", "global_cfg"), _YACS),
     "detectron2.data.datasets": dict.fromkeys(
         ("load_voc_instances", "register_pascal_voc"), "the Pascal VOC data set"
     ),
@@ -141,7 +143,7 @@ NAMES = {
         ("WarmupCosineLR", "WarmupMultiStepLR"),
         "a deprecated schedule; use LRMultiplier with a WarmupParamScheduler instead",
     ),
-    "detectron2.structures": dict.fromkeys(("RotatedBoxes", "pairwise_iou_rotated"), _ROTATED),
+    "detectron2.structures": {"pairwise_iou_rotated": _ROTATED},
 }
 for _module in ("backbone", "backbone.fpn", "backbone.resnet", "meta_arch"):
     NAMES[f"detectron2.modeling.{_module}"] = NAMES["detectron2.modeling"]

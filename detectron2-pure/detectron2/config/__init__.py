@@ -3,7 +3,13 @@
 from typing import Any
 
 from detectron2._left_out import explain as _explain
-from detectron2.config.config import CfgNode, configurable, get_cfg
+from detectron2.config.config import (
+    CfgNode,
+    configurable,
+    downgrade_config,
+    get_cfg,
+    upgrade_config,
+)
 from detectron2.config.errors import ConfigError
 from detectron2.config.instantiate import instantiate
 from detectron2.config.lazy import LazyCall, LazyConfig
@@ -14,8 +20,10 @@ __all__ = [
     "LazyCall",
     "LazyConfig",
     "configurable",
+    "downgrade_config",
     "get_cfg",
     "instantiate",
+    "upgrade_config",
 ]
 
 

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.config import CfgNode as _CfgNode
 from omegaconf import DictConfig
 
-__all__ = ["CfgNode", "configurable", "get_cfg"]
+__all__ = ["CfgNode", "configurable", "downgrade_config", "get_cfg", "upgrade_config"]
 
 
 class CfgNode(_CfgNode):
@@ -23,7 +23,7 @@ class CfgNode(_CfgNode):
         return PathManager.open(filename, "r")
 
 
-def get_cfg() -> NoReturn:
+def get_cfg(*args: Any, **kwargs: Any) -> NoReturn:
     """Not part of this package: calling it says what to use.
 
     It can be imported, since scripts and test-suites do so beside what they need.
@@ -32,6 +32,9 @@ def get_cfg() -> NoReturn:
         "detectron2's yacs configuration tree is not part of detectron2-pure; use a LazyConfig, or "
         f"install the full detectron2 ({FULL_PACKAGE})."
     )
+
+
+upgrade_config = downgrade_config = get_cfg  # between versions of that tree
 
 
 def configurable(

@@ -152,7 +152,8 @@ class NaiveSyncBatchNorm(nn.SyncBatchNorm):
 
     def _normalize_by_sums(self, input: Tensor) -> Tensor:
         """Normalize by sums over all processes; torch's own kernels are for GPUs only."""
-        x, channels = input.float(), self.num_features
+        # In float32 the difference of squares below loses all digits where the mean is large.
+        x, channels = input.double(), self.num_features
         count = x.new_tensor([x.numel() / channels])
         sums = torch.cat([x.sum((0, 2, 3)), x.square().sum((0, 2, 3)), count])
         sums = _SumOverProcesses.apply(sums)
@@ -171,8 +172,8 @@ class NaiveSyncBatchNorm(nn.SyncBatchNorm):
             return
         batches += 1
         share = 1 / float(batches) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(variance.to(self.running_var), share)
 
 
 class _SumOverProcesses(torch.autograd.Function):

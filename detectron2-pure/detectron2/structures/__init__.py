@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from detectron2._left_out import FULL_PACKAGE
 from detectron2._left_out import explain as _explain
 from detectron2.structures.boxes import (
     Boxes,
@@ -32,6 +33,7 @@ __all__ = [
     "Keypoints",
     "PolygonMasks",
     "ROIMasks",
+    "RotatedBoxes",
     "heatmaps_to_keypoints",
     "matched_pairwise_iou",
     "pairwise_intersection",
@@ -41,6 +43,19 @@ __all__ = [
     "polygons_to_bitmask",
     "rasterize_polygons_within_box",
 ]
+
+
+class RotatedBoxes(Boxes):
+    """Not part of this package: making some says so.
+
+    It can be imported, since scripts and test-suites do so beside what they need.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(
+            "Rotated boxes are not part of detectron2-pure; install the full detectron2 "
+            f"({FULL_PACKAGE}) to use them."
+        )
 
 
 def __getattr__(name: str) -> Any:

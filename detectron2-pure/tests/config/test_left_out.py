@@ -18,6 +18,7 @@ def test_version():
         "detectron2.modeling.meta_arch.rcnn",
         "detectron2.modeling.backbone.swin",
         "detectron2.structures.rotated_boxes",
+        "detectron2.data.datasets.lvis_v1_categories",
         "detectron2.tracking",
         "detectron2._C",
     ],
@@ -37,7 +38,7 @@ def test_modules(module):
         "from detectron2.modeling.backbone import SwinTransformer",
         "from detectron2.modeling.backbone.resnet import build_resnet_backbone",
         "from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone",
-        "from detectron2.structures import RotatedBoxes",
+        "from detectron2.structures import pairwise_iou_rotated",
         "from detectron2.layers import batched_nms_rotated",
     ],
 )
@@ -53,11 +54,24 @@ def test_what_to_use_instead():
         exec("from detectron2.solver import WarmupCosineLR")
 
 
-def test_get_cfg_can_be_imported_beside_what_is_there():
-    from detectron2.config import get_cfg
+def test_yacs_names_can_be_imported_beside_what_is_there():
+    from detectron2.config import downgrade_config, get_cfg, upgrade_config
 
-    with pytest.raises(NotImplementedError, match=r"LazyConfig, or .* full detectron2"):
-        get_cfg()
+    for function in (
+        get_cfg,
+        lambda: downgrade_config({}, to_version=1),
+        lambda: upgrade_config({}),
+    ):
+        with pytest.raises(NotImplementedError, match=r"LazyConfig, or .* full detectron2"):
+            function()
+
+
+def test_rotated_boxes_can_be_imported_beside_what_is_there():
+    from detectron2.structures import Boxes, RotatedBoxes
+
+    assert not isinstance(Boxes([[0, 0, 1, 1]]), RotatedBoxes)
+    with pytest.raises(NotImplementedError, match=r"Rotated boxes .* full detectron2"):
+        RotatedBoxes([[0, 0, 1, 1, 30]])
 
 
 def test_other_names_fail_as_usual():

@@ -262,13 +262,18 @@ def test_get_norm_other_arguments():
         get_norm("XN", 3)
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_synchronized_on_cpus(monkeypatch, momentum):
-    # Two processes that have the same images: each sum over both is twice one's own, and one
-    # process with all images is the reference.
+@pytest.fixture
+def two_alike(monkeypatch):
+    """Two processes that have the same images: each sum over both is twice one's own, and one
+    process with all images is the reference.
+    """
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_synchronized_on_cpus(two_alike, momentum):
     torch.manual_seed(0)
     images, target = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     part = images.clone().requires_grad_()
@@ -290,3 +295,11 @@ def test_synchronized_on_cpus(monkeypatch, momentum):
     for name, value in expected.named_buffers():
         assert_close(getattr(norm, name), value)
     assert norm(part.bfloat16()).dtype == torch.bfloat16
+
+
+def test_synchronized_with_a_mean_far_above_the_deviation(two_alike):
+    torch.manual_seed(0)
+    images = 300 + 0.05 * torch.randn(2, 3, 4, 4)
+    norm, expected = get_norm("SyncBN", 3), nn.BatchNorm2d(3).double()
+    assert_close(norm(images), expected(images.double()).float(), atol=1e-5, rtol=1e-5)
+    assert_close(norm(torch.full_like(images, 300.3)), torch.zeros_like(images))
