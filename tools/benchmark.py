@@ -52,6 +52,7 @@ from detrex.utils.measure import (
     spread,
     time_in_turns,
 )
+from detrex.utils.memory import keep_freed_memory
 
 SECTIONS = {
     "inference": ("model",),
@@ -156,6 +157,8 @@ def benchmark(args: argparse.Namespace) -> Result:
         model = build_random_model(cfg, device)
         if args.for_inference:
             model = for_inference(model)
+        elif device.type == "cpu":
+            keep_freed_memory()  # as training and evaluation do
         classes = cfg.model.get("num_classes", 1)
         batch = random_batch(tuple(args.size), args.batch_size, classes)
         prepare = training_work if args.task == "training" else inference_work

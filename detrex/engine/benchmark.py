@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex.config import apply_overrides, get_config
+from detrex.engine.build import placed
 from detrex.engine.config import find_config_file
 from detrex.engine.trainer import Trainer, amp_dtype
 from detrex.utils.measure import REST, Clock, StageMeter, Work, flop_clock, synchronize
@@ -87,7 +88,7 @@ def build_random_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     torch.manual_seed(0)
     with skip_pretrained():
         model: nn.Module = instantiate(cfg.model)
-    return model.to(device)
+    return placed(model, device)
 
 
 def random_batch(
@@ -117,6 +118,8 @@ def random_batch(
 
 class TrainingStep:
     """Forward, backward and update as `tools/train_net.py` runs them, on the same batch each time.
+
+    (It runs them after :func:`~detrex.utils.memory.keep_freed_memory`; that is the caller's.)
 
     Args:
         cfg: a config with `optimizer` and `train`.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import torch
 from detectron2.config import instantiate
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
@@ -23,14 +24,22 @@ __all__ = [
     "build_model",
     "build_resumed_model",
     "load_ema",
+    "placed",
 ]
 
 logger = logging.getLogger(__name__)
 
 
+def placed(model: nn.Module, device: str | torch.device) -> nn.Module:
+    """``model`` on its device, on a CPU with the channels of convolutions last, which is faster."""
+    model = model.to(device)
+    on_cpu = torch.device(device).type == "cpu"
+    return model.to(memory_format=torch.channels_last) if on_cpu else model
+
+
 def build_model(cfg: DictConfig) -> nn.Module:
     """The model of a config, on its device, with the weights that the model itself names."""
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = placed(instantiate(cfg.model), cfg.train.device)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     logger.info(
         "%s on %s: %.1f million parameters, %.1f million of them trained",

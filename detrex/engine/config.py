@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from detrex.config import apply_overrides, get_config, get_config_file
 __all__ = ["argument_parser", "find_config_file", "load_config", "select_device"]
 
 _TAGS_OF_CODE = tuple(f"tag:yaml.org,2002:python/{kind}" for kind in ("object", "module"))
+_TAG_OF_NAMES = "tag:yaml.org,2002:python/name:"
 _SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 _EPILOG = """
 Examples:
@@ -124,7 +126,9 @@ def _refuse_code(yaml_file: str) -> None:
     except yaml.YAMLError as e:
         raise ValueError(f"config file {yaml_file} is not valid yaml: {e}") from e
     for tag in tags:
-        if tag.startswith(_TAGS_OF_CODE):
+        module = tag.removeprefix(_TAG_OF_NAMES).rpartition(".")[0]
+        unknown = tag.startswith(_TAG_OF_NAMES) and module not in sys.modules  # would be imported
+        if unknown or tag.startswith(_TAGS_OF_CODE):
             raise ValueError(
                 f"config file {yaml_file} asks to run code ({tag.rpartition('2002:')[2]}), which "
                 "no yaml file may; write it without this tag, or as a Python config"

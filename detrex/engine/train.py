@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> Results:
         comm.synchronize()
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="detrex")
         default_setup(cfg, args)
-        keep_freed_memory()
+        if torch.device(cfg.train.device).type == "cpu":
+            keep_freed_memory()
         if comm.is_main_process():
             check_dataloaders(
                 cfg.dataloader,
@@ -160,8 +161,6 @@ class TrainingRun:
             )
         self.evaluation = Evaluation(cfg)
         self.model = self._build_model()
-        if torch.device(cfg.train.device).type == "cpu":  # where convolutions are faster that way
-            self.model = self.model.to(memory_format=torch.channels_last)
         check_images(self.model, cfg.dataloader)
         self.ema = build_ema(cfg, self.model)
         self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)

@@ -104,8 +104,9 @@ class Trainer(SimpleTrainer):
         batches = [next(self._data_loader_iter) for _ in range(self.grad_accum_steps)]
         data_time = time.perf_counter() - start
         if self.seed is not None:
-            # Behind the loader, which draws numbers too. (Seeds of samples are made of two.)
-            seed_all(seed_at(self.seed(), self.iter, comm.get_rank()))
+            # Behind the loader, which draws numbers too. Seeds of samples are made of two numbers,
+            # which count as if zeros followed: the last one here keeps these apart from them.
+            seed_all(seed_at(self.seed(), self.iter, comm.get_rank(), 1))
 
         self.optimizer.zero_grad(set_to_none=True)
         self._nonfinite.clear()
@@ -131,6 +132,7 @@ class Trainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+        _follow_layout(self.optimizer)
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
@@ -233,3 +235,15 @@ def _batch_weights(batches: Sequence[Batch], device: torch.device) -> list[float
 def _non_finite_gradients(model: nn.Module) -> list[str]:
     grads = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     return [name for name, grad in grads if not torch.isfinite(grad).all()]
+
+
+def _follow_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer keeps of each parameter the parameter's order in memory.
+
+    A checkpoint has that of the machine it was written on; the fused steps of torch pair numbers
+    as they lie in memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

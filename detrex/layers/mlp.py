@@ -70,7 +70,7 @@ class FFN(nn.Module):
         """``(..., embed_dim) -> (..., output_dim)``; ``identity`` replaces ``x`` in the sum."""
         # As a matrix: in more dimensions a linear layer returns a view, and changing that in place,
         # as the activation does, makes autograd copy every gradient.
-        out = self.layers(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        out = self.layers(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         if not self.add_identity:
             return out
         return (x if identity is None else identity) + out

@@ -23,6 +23,8 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
+from .memory import give_back_freed_memory
+
 Work = Callable[[], object]
 Clock = Callable[[], float]
 
@@ -278,6 +280,7 @@ def peak_memory(work: Work, device: torch.device) -> int | None:
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
+    give_back_freed_memory()  # or what is there already would not count
     try:
         before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak is from here on

@@ -76,18 +76,46 @@ def _has_kernels(device_type: str) -> bool:
     return implementation(device_type).name != "pytorch"
 
 
-def _module(tensor: Tensor) -> ModuleType:
-    module = _kernels(implementation(tensor.device.type).name)
-    assert isinstance(module, ModuleType)
-    return module
+def _module(device_type: str) -> ModuleType:
+    """The kernels for a device, also where PyTorch was asked for since a graph was recorded."""
+    for name in KERNELS.get(device_type, ()):
+        if isinstance(module := _kernels(name), ModuleType):
+            return module
+    raise NotImplementedError(
+        f"detrex::ms_deform_attn has no kernels for {device_type} here; "
+        "ms_deform_attn() does without"
+    )
+
+
+def _check(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> None:
+    """Kernels would read and write beyond tensors that don't fit together.
+
+    Raises:
+        ValueError: says which don't.
+    """
+    tokens = sum(h * w for h, w in zip(shapes[::2], shapes[1::2], strict=True))
+    if value.ndim != 4 or tokens != value.shape[1] or min(shapes, default=0) < 1:
+        raise ValueError(
+            f"values {tuple(value.shape)} are not (B, S, M, D) with the S tokens of levels whose "
+            f"heights and widths are {list(shapes)}."
+        )
+    batch, _, heads, _ = value.shape
+    queries, points = locations.shape[1:2], locations.shape[-2:-1]
+    expected = (batch, *queries, heads, len(shapes) // 2, *points)
+    if locations.shape != (*expected, 2) or weights.shape != expected:
+        raise ValueError(
+            f"for values {tuple(value.shape)} of {len(shapes) // 2} levels locations have the "
+            f"shape (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), not {tuple(locations.shape)} "
+            f"and {tuple(weights.shape)}."
+        )
 
 
 @contextmanager
 def use_implementation(name: str | None) -> Iterator[None]:
     """Prefer an implementation inside the block: ``"pytorch"`` for export, None for the fastest.
 
-    Where it can't run, PyTorch does. The environment variable ``DETREX_MS_DEFORM_ATTN`` does the
-    same for a whole process.
+    Where it can't run, PyTorch does. It counts for all threads; what was compiled before stays as
+    it was. The environment variable ``DETREX_MS_DEFORM_ATTN`` does the same for a whole process.
 
     Raises:
         ValueError: there is none of this name.
@@ -102,7 +130,8 @@ def use_implementation(name: str | None) -> Iterator[None]:
 
 @torch.library.custom_op("detrex::ms_deform_attn", mutates_args=())
 def _forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    return _module(value).forward(value, shapes, locations, weights)
+    _check(value, shapes, locations, weights)
+    return _module(value.device.type).forward(value, shapes, locations, weights)
 
 
 @_forward.register_fake
@@ -115,7 +144,10 @@ def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) 
 def _backward(
     grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _module(value).backward(grad, value, shapes, locations, weights)
+    _check(value, shapes, locations, weights)
+    if grad.shape != (*locations.shape[:2], value.shape[2] * value.shape[3]):
+        raise ValueError(f"the gradient {tuple(grad.shape)} is not that of (B, Q, M * D).")
+    return _module(value.device.type).backward(grad, value, shapes, locations, weights)
 
 
 @_backward.register_fake
@@ -156,9 +188,12 @@ def ms_deform_attn(
         ``(B, Q, M * D)`` in the dtype of ``value``. Points, weights and sums have single precision
         at least, also under autocast: points in half precision would miss by whole cells. What a
         point that is NaN reads is not defined.
+
+    Raises:
+        ValueError: shapes don't fit together.
     """
     flat = [size for shape in shapes for size in shape]
-    if not _has_kernels(value.device.type):
-        return pytorch_kernels.forward(value, flat, locations, weights)
+    _check(value, flat, locations, weights)
     wide = functools.reduce(torch.promote_types, (locations.dtype, weights.dtype), torch.float32)
-    return _forward(value, flat, locations.to(wide), weights.to(wide))
+    compute = _forward if _has_kernels(value.device.type) else pytorch_kernels.forward
+    return compute(value, flat, locations.to(wide), weights.to(wide))

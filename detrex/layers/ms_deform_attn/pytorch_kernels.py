@@ -33,14 +33,3 @@ def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Te
         )  # BM D Q P
         out = out + (sampled * weights[:, level, None]).sum(-1)
     return out.to(narrow).reshape(b, m * d, q).transpose(1, 2).contiguous()
-
-
-@torch.enable_grad()
-def backward(
-    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of values, locations and weights, given that of the result."""
-    leaves = [x.detach().requires_grad_() for x in (value, locations, weights)]
-    out = forward(leaves[0], shapes, leaves[1], leaves[2])
-    by_value, by_location, by_weight = torch.autograd.grad(out, leaves, grad)
-    return by_value, by_location, by_weight

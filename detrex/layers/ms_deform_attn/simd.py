@@ -4,6 +4,8 @@ numba turns scalar loops into vector instructions where it can, but writes a run
 in every round. With a vector as one value it stays in registers, which is twice as fast. The
 functions here can be called from compiled code alone; lengths must be constants there. ``rows`` are
 flat, C-contiguous arrays seen as rows of ``size`` numbers.
+
+numba's cache of compiled kernels doesn't notice a change in this file: touch ``numba_kernels.py``.
 """
 
 from __future__ import annotations

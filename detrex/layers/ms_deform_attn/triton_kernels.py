@@ -40,6 +40,8 @@ def _check_triton() -> None:
         raise ImportError(f"Triton {triton.__version__} is too old: 3.3 is needed (torch 2.7).")
     if not torch.cuda.is_available():
         return  # nothing to run on yet; the interpreter for tests needs no GPU
+    if torch.version.hip is None and torch.cuda.get_device_capability() < (7, 0):
+        raise ImportError("Triton needs a GPU of compute capability 7.0 (Volta) or newer.")
     try:
         triton.runtime.driver.active.get_current_target()
     except Exception as error:
@@ -204,7 +206,8 @@ def _launch(
     """
     batch, num_tokens, heads, channels = value.shape
     _, queries, _, levels, points, _ = locations.shape
-    if max(num_tokens * heads * channels, locations[0].numel()) >= 2**31 or batch * heads >= 2**16:
+    largest = max(num_tokens * heads * channels, queries * heads * channels, locations[0].numel())
+    if largest >= 2**31 or batch * heads >= 2**16:
         raise ValueError(
             f"values {tuple(value.shape)} and locations {tuple(locations.shape)} are too large "
             "for the Triton kernels, which count to 2**31 within an image and to 2**16 heads of "
