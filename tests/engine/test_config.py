@@ -39,6 +39,18 @@ def test_a_yaml_file_that_would_run_code_is_refused(tmp_path, tag):
     assert not made.exists()
 
 
+def test_a_yaml_file_that_names_what_is_not_imported_is_refused(tmp_path, monkeypatch):
+    """Reading the name would import, and so run, the module."""
+    (tmp_path / "never_imported.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("train: !!python/name:never_imported.x\n")
+    with pytest.raises(ValueError, match=r"asks to run code \(python/name:never_imported\.x"):
+        find_config_file(str(config))
+    config.write_text("train: !!python/name:torch.nn.Linear\n")
+    assert find_config_file(str(config)) == str(config)
+
+
 def test_other_yaml_files_are_let_through(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("model: {_target_: torch.nn.Linear, size: !!python/tuple [1, 2]}\n")
