@@ -15,7 +15,7 @@ from fvcore.common.param_scheduler import (
 )
 
 from ..common.data.custom import dataloader
-from ..common.optim import AdamW as optimizer
+from ..common.detr_adamw import optimizer
 from ..common.train import train
 from .models.dino_lite0 import model
 
@@ -32,8 +32,7 @@ dataloader.test.mapper.augmentation[0].update(short_edge_length=160, max_size=16
 dataloader.test.num_workers = 1
 
 optimizer.lr = 6e-4
-optimizer.weight_decay = 1e-4
-optimizer.params.lr_factor_func = lambda name: 0.25 if "backbone" in name else 1
+optimizer.params.lr_factor_func.backbone = 0.25
 
 lr_multiplier = L(WarmupParamScheduler)(
     # Full speed for half of the training, then down to almost nothing.
