@@ -51,11 +51,12 @@ def test_patterns_try_every_anchor():
     queries = LearnedAnchors(5, 8, learned_content=False, num_patterns=3)
     made = queries(memory())
     assert made.content.shape == (2, 15, 8) and made.anchors.shape == (2, 15, 4)
+    anchors = queries.anchors.weight.sigmoid()  # of all: of a few it may differ in the last bit
     for pattern in range(3):
         for anchor in range(5):
             query = 5 * pattern + anchor
             assert torch.equal(made.content[1, query], queries.patterns.weight[pattern])
-            assert torch.equal(made.anchors[1, query], queries.anchors.weight[anchor].sigmoid())
+            assert torch.equal(made.anchors[1, query], anchors[anchor])
 
 
 def test_uniform_centers():
