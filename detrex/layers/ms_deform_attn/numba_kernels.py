@@ -136,19 +136,32 @@ def _backward_kernel(channels: int) -> Callable:
 
 @functools.lru_cache(maxsize=1)
 def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
-    """As many threads as torch uses; a forked process, which inherits none, gets its own."""
+    """Threads beside the caller's; a forked process, which inherits none, gets its own."""
     return ThreadPoolExecutor(num_threads, thread_name_prefix="ms_deform_attn")
 
 
 def _in_parallel(work: Callable[[int, int], None], count: int, at_least: int = 1) -> None:
-    """Calls ``work(begin, end)`` on ranges of ``at_least`` so many that cover ``range(count)``."""
+    """Calls ``work(begin, end)`` on ranges of ``at_least`` so many that cover ``range(count)``.
+
+    The caller works too, on as many ranges as it gets to: torch's own threads still wait for more
+    work on the other cores for a while, and would hold up whoever shares a core with them.
+    """
     threads = torch.get_num_threads()
     pieces = min(4 * threads, count // at_least)
     if threads == 1 or pieces <= 1:
         work(0, count)
         return
-    edges = [count * i // pieces for i in range(pieces + 1)]
-    list(_pool(threads, os.getpid()).map(work, edges[:-1], edges[1:]))
+    ranges = iter([(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)])
+
+    def work_on() -> None:
+        for begin, end in ranges:  # each range goes to one thread: next() holds the GIL
+            work(begin, end)
+
+    others = [_pool(threads - 1, os.getpid()).submit(work_on) for _ in range(threads - 1)]
+    work_on()
+    for other in others:
+        if not other.cancel():  # it has begun
+            other.result()
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
