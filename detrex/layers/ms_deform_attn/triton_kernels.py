@@ -40,15 +40,15 @@ def _check_triton() -> None:
         raise ImportError(f"Triton {triton.__version__} is too old: 3.3 is needed (torch 2.7).")
     if not torch.cuda.is_available():
         return  # nothing to run on yet; the interpreter for tests needs no GPU
-    if torch.version.hip is None and torch.cuda.get_device_capability() < (7, 0):
-        raise ImportError("Triton needs a GPU of compute capability 7.0 (Volta) or newer.")
     try:
-        triton.runtime.driver.active.get_current_target()
+        target = triton.runtime.driver.active.get_current_target()
     except Exception as error:
         raise ImportError(
             "Triton can't start on this GPU; at the first start it needs a C compiler (gcc or "
             f"clang) and Python's headers: {error}"
         ) from error
+    if target.backend == "cuda" and target.arch < 70:
+        raise ImportError("Triton needs a GPU of compute capability 7.0 (Volta) or newer.")
 
 
 _check_triton()
