@@ -45,7 +45,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
-        "torchvision>=0.19",
+        "torchvision>=0.21",
         "timm>=1.0.15",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",

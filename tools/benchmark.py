@@ -13,6 +13,7 @@ configs that come with detrex do as well as paths.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import itertools
 import json
@@ -155,22 +156,24 @@ def benchmark(args: argparse.Namespace) -> Result:
             return benchmark_data(args, cfg)
         device = select_device(args.device)
         model = build_random_model(cfg, device)
-        if args.for_inference:
-            model = for_inference(model)
-        elif device.type == "cpu":
+        if device.type == "cpu":
             keep_freed_memory()  # as training and evaluation do
         classes = cfg.model.get("num_classes", 1)
         batch = random_batch(tuple(args.size), args.batch_size, classes)
         prepare = training_work if args.task == "training" else inference_work
-        work, measured = prepare(args, cfg, model, batch)
-    return benchmark_model(args, model, work, measured)
+        prepared = prepare(args, cfg, model, batch)
+    return benchmark_model(args, *prepared)
 
 
 def inference_work(
     args: argparse.Namespace, cfg: DictConfig, model: nn.Module, batch: Batch
-) -> tuple[Work, Work]:
-    """What to run, and the same by modules that can be told apart."""
-    model.eval().to(getattr(torch, args.dtype))
+) -> tuple[nn.Module, Work, Work]:
+    """The model, what to run, and the same by modules that can be told apart."""
+    dtype = getattr(torch, args.dtype)
+    model = for_inference(model, dtype) if args.for_inference else model.eval().to(dtype)
+    fast = copy.copy(model)
+    if args.compile:
+        fast.predict = torch.compile(fast.predict)  # as for_inference does
     device = next(model.parameters()).device
     amp = cfg.train.amp
 
@@ -181,16 +184,15 @@ def inference_work(
         ):
             return called(batch)
 
-    fast = torch.compile(model) if args.compile else model
-    return lambda: run(fast), lambda: run(model)
+    return model, lambda: run(fast), lambda: run(model)
 
 
 def training_work(
     args: argparse.Namespace, cfg: DictConfig, model: nn.Module, batch: Batch
-) -> tuple[Work, Work]:
-    """What to run, twice."""
+) -> tuple[nn.Module, Work, Work]:
+    """The model and what to run, twice."""
     step = TrainingStep(cfg, model, batch)
-    return step, step
+    return model, step, step
 
 
 def clock_of(args: argparse.Namespace) -> Clock:

@@ -127,19 +127,19 @@ def do_train(cfg: DictConfig, resume: bool = False) -> Results:
         TrainingStopped: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     with explained():
-        run = TrainingRun(cfg, resume)
-        start_iter = run.start()
+        training = TrainingRun(cfg, resume)
+        start_iter = training.start()
     try:
-        run.trainer.train(start_iter, cfg.train.max_iter)
+        training.trainer.train(start_iter, cfg.train.max_iter)
     except KeyboardInterrupt as e:
-        if run.checkpointer.has_checkpoint():
+        if training.checkpointer.has_checkpoint():
             logger.info("%s; the same command with --resume continues", e or "interrupted")
         raise
     if comm.is_main_process():
         draw_curves(cfg.train.output_dir)
-        draw_contact_sheet(cfg.train.output_dir, run.evaluation, run.model)
-        logger.info("Training is done.\n%s", summary(cfg.train.output_dir, run.results))
-    return run.results
+        draw_contact_sheet(cfg.train.output_dir, training.evaluation, training.model)
+        logger.info("Training is done.\n%s", summary(cfg.train.output_dir, training.results))
+    return training.results
 
 
 class TrainingRun:
