@@ -171,7 +171,7 @@ def inference_work(
     """The model, what to run, and the same by modules that can be told apart."""
     dtype = getattr(torch, args.dtype)
     model = for_inference(model, dtype) if args.for_inference else model.eval().to(dtype)
-    fast = copy.copy(model)
+    fast: Any = copy.copy(model)
     if args.compile:
         fast.predict = torch.compile(fast.predict)  # as for_inference does
     device = next(model.parameters()).device

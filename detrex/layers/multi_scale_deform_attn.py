@@ -158,27 +158,33 @@ class MultiScaleDeformableAttention(nn.Module):
         return self.dropout(out) + identity
 
     def _offsets_and_weights(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, Q, M, L, P, 2)`` and ``(B, Q, M, L, P)``, by one matrix product."""
+        """``(B, Q, M, L * P * 2)`` and, in single precision at least, ``(B, Q, M, L, P)``, by one
+        matrix product."""
         layers = self.sampling_offsets, self.attention_weights
         both = F.linear(
             query,
             torch.cat([layer.weight for layer in layers]),
             torch.cat([layer.bias for layer in layers]),
         )
-        offsets, weights = both.split([layer.out_features for layer in layers], -1)
-        points = self.num_heads, self.num_levels, self.num_points
-        weights = weights.unflatten(-1, (self.num_heads, -1)).softmax(-1)
-        return offsets.unflatten(-1, (*points, 2)), weights.unflatten(-1, points[1:])
+        split = both.split([layer.out_features for layer in layers], -1)
+        offsets, weights = (x.unflatten(-1, (self.num_heads, -1)) for x in split)
+        weights = weights.softmax(-1, torch.promote_types(weights.dtype, torch.float32))
+        return offsets, weights.unflatten(-1, (self.num_levels, self.num_points))
 
     def _locations(
         self, offsets: Tensor, reference: Tensor, shapes: list[tuple[int, int]]
     ) -> Tensor:
         """Where to read: ``(B, Q, M, L, P, 2)`` relative to each level."""
-        center = reference[:, :, None, :, None, :2]
         if reference.shape[-1] == 2:  # offsets count cells
-            cells = reference.new_tensor([(w, h) for h, w in shapes])
-            return torch.addcmul(center, offsets, 1 / cells[:, None])
-        if reference.shape[-1] == 4:  # offsets count half boxes, shared among the points
-            unit = reference[:, :, None, :, None, 2:] * (0.5 / self.num_points)
-            return torch.addcmul(center, offsets, unit)
-        raise ValueError(f"reference points have 2 or 4 numbers, not {reference.shape[-1]}.")
+            unit = 1 / reference.new_tensor([(w, h) for h, w in shapes])
+        elif reference.shape[-1] == 4:  # offsets count half boxes, shared among the points
+            unit = reference[:, :, None, :, 2:] * (0.5 / self.num_points)
+        else:
+            raise ValueError(f"reference points have 2 or 4 numbers, not {reference.shape[-1]}.")
+        # In rows like the offsets: broadcast over pairs of numbers it takes three times as long.
+        center, unit = (
+            x[..., None, :].expand(*x.shape[:-1], self.num_points, 2).flatten(-3)
+            for x in (reference[:, :, None, :, :2], unit)
+        )
+        locations = torch.addcmul(center, offsets, unit)
+        return locations.unflatten(-1, (self.num_levels, self.num_points, 2))

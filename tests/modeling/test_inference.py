@@ -7,6 +7,7 @@ import reference_models
 import torch
 import zoo
 from detectron2.config import instantiate
+from torch import nn
 from torch.testing import assert_close
 from toy_models import FAMILIES, tiny
 
@@ -14,7 +15,7 @@ from detrex.checkpoint import load_weights
 from detrex.config import get_config
 from detrex.layers.ms_deform_attn import use_implementation
 from detrex.modeling.detr import DETR
-from detrex.modeling.inference import for_inference
+from detrex.modeling.inference import ConvolvedLinear, for_inference
 from detrex.utils.pretrained import skip_pretrained
 
 MODELS = {
@@ -78,3 +79,21 @@ def test_it_compiles_as_a_whole(family, implementation):
         fast = for_inference(model, compile=True, fullgraph=True, backend="aot_eager")
         for actual, expected in zip(predict(fast, batch), predict(model, batch), strict=True):
             assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [(1, 1500), (2, 700), (3, 5), (0, 9)])
+def test_linear_layers_as_convolutions(dtype, tokens):
+    torch.manual_seed(0)
+    linear = nn.Linear(24, 40).to(dtype).requires_grad_(False)
+    (convolved,) = for_inference(nn.Sequential(linear))
+    assert isinstance(convolved, ConvolvedLinear) and type(linear) is nn.Linear
+    x = torch.randn(24, *tokens).to(dtype).permute(1, 2, 0)  # of any layout
+    tolerance = 1e-6 if dtype == torch.float32 else 2**-7
+    assert_close(convolved(x), linear(x), rtol=tolerance, atol=tolerance)
+    assert convolved(x).is_contiguous()
+
+
+def test_double_precision_has_no_fast_convolution():
+    (layer,) = for_inference(nn.Sequential(nn.Linear(2, 3).double()))
+    assert type(layer) is nn.Linear

@@ -64,7 +64,7 @@ def _forward_kernel(channels: int) -> Callable:
         i = begin * num_heads * num_levels * num_points
         for query in range(begin, end):
             for head in range(num_heads):
-                total = zeros(value_rows, channels)
+                total = zeros(out_rows, channels)
                 first = query // num_queries * num_tokens  # token of the image, then of the level
                 for level in range(num_levels):
                     height, width = shapes[level]
@@ -168,13 +168,20 @@ def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
     return tensor.detach().to(dtype).contiguous().numpy()
 
 
+def _rows(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """An array that is loaded as vectors of ``dtype``: of bfloat16 its bits, see :func:`load`."""
+    if tensor.dtype == torch.bfloat16 and dtype == torch.float32:
+        return _array(tensor.detach().view(torch.int16), torch.int16)
+    return _array(tensor, dtype)
+
+
 def _inputs(
     value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
-) -> list[np.ndarray]:
-    """Everything in one dtype, single or double precision."""
+) -> tuple[torch.dtype, list[np.ndarray]]:
+    """Single or double precision, and the inputs in it."""
     dtype = torch.promote_types(value.dtype, locations.dtype)
     sizes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
-    return [_array(value, dtype), sizes, _array(locations, dtype), _array(weights, dtype)]
+    return dtype, [_rows(value, dtype), sizes, _array(locations, dtype), _array(weights, dtype)]
 
 
 def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
@@ -184,11 +191,11 @@ def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Te
     queries = locations.shape[1]
     if batch * queries == 0:
         return value.new_zeros(batch, queries, heads * channels)
-    inputs = _inputs(value, shapes, locations, weights)
-    out = np.empty((batch, queries, heads * channels), inputs[0].dtype)
-    kernel = _forward_kernel(channels)
-    _in_parallel(lambda i, j: kernel(*inputs, out, i, j), batch * queries, MIN_QUERIES)
-    return torch.from_numpy(out).to(value.dtype)
+    dtype, inputs = _inputs(value, shapes, locations, weights)
+    out = torch.empty(batch, queries, heads * channels, dtype=dtype)
+    kernel, result = _forward_kernel(channels), out.numpy()
+    _in_parallel(lambda i, j: kernel(*inputs, result, i, j), batch * queries, MIN_QUERIES)
+    return out.to(value.dtype)
 
 
 def backward(
@@ -197,12 +204,12 @@ def backward(
     """Gradients of values, locations and weights, each in the dtype of its own, given that of the
     result."""
     batch, _, heads, channels = value.shape
-    inputs = _inputs(value, shapes, locations, weights)
-    grads = [np.zeros(x.shape, x.dtype) for x in (inputs[0], *inputs[2:])]
+    dtype, inputs = _inputs(value, shapes, locations, weights)
+    grads = [torch.zeros(x.shape, dtype=dtype) for x in (value, locations, weights)]
     if grad.numel():
-        cotangent = _array(grad, torch.promote_types(value.dtype, locations.dtype))
+        cotangent, results = _rows(grad, dtype), [x.numpy() for x in grads]
         kernel = _backward_kernel(channels)
-        work = lambda i, j: kernel(cotangent, *inputs, *grads, i, j)  # noqa: E731
+        work = lambda i, j: kernel(cotangent, *inputs, *results, i, j)  # noqa: E731
         _in_parallel(work, batch * heads)
-    by_value, by_location, by_weight = map(torch.from_numpy, grads)
+    by_value, by_location, by_weight = grads
     return by_value.to(value.dtype), by_location.to(locations.dtype), by_weight.to(weights.dtype)

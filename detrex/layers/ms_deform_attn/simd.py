@@ -3,7 +3,8 @@
 numba turns scalar loops into vector instructions where it can, but writes a running sum to memory
 in every round. With a vector as one value it stays in registers, which is twice as fast. The
 functions here can be called from compiled code alone; lengths must be constants there. ``rows`` are
-flat, C-contiguous arrays seen as rows of ``size`` numbers.
+flat, C-contiguous arrays seen as rows of ``size`` numbers. numpy has no bfloat16: rows of int16 are
+the bits of one, which are the upper half of a float32.
 
 numba's cache of compiled kernels doesn't notice a change in this file: touch ``numba_kernels.py``.
 """
@@ -62,12 +63,19 @@ def zeros(typing_context, rows, size):
 def load(typing_context, rows, index, size):
     """``load(rows, index, size)``: row ``index``."""
     length = size.literal_value
+    is_bfloat16 = rows.dtype == types.int16
 
     def code(context, builder, signature, args):
         address = _row_pointer(context, builder, rows, args[0], args[1], length)
-        return _aligned(builder.load(address), rows.dtype)
+        row = _aligned(builder.load(address), rows.dtype)
+        if not is_bfloat16:
+            return row
+        bits = ir.VectorType(ir.IntType(32), length)
+        upper = builder.shl(builder.zext(row, bits), ir.Constant(bits, [16] * length))
+        return builder.bitcast(upper, context.get_value_type(signature.return_type))
 
-    return Vector(rows.dtype, length)(rows, index, size), code
+    dtype = types.float32 if is_bfloat16 else rows.dtype
+    return Vector(dtype, length)(rows, index, size), code
 
 
 @intrinsic

@@ -73,6 +73,18 @@ def test_every_precision(chosen, dtype):
         assert_close(actual.double(), expected, rtol=0, atol=eps * scale)
 
 
+def test_bfloat16_is_read_as_it_is():
+    value, shapes, locations, weights = random_inputs(q=5, d=32, dtype=torch.float32)
+    value = value.bfloat16()
+    with use_implementation("numba"):
+        exact = gradients((value.float(), shapes, locations, weights), torch.float32)
+        leaf = value.requires_grad_()
+        out = ms_deform_attn(leaf, shapes, locations, weights)
+        (grad,) = torch.autograd.grad(out, leaf, torch.ones_like(out))
+    assert torch.equal(out, exact[0].bfloat16())
+    assert grad.dtype == torch.bfloat16
+
+
 def test_inputs_of_other_layouts(chosen):
     value, shapes, locations, weights = random_inputs(q=4, d=6)
     expected = ms_deform_attn(value, shapes, locations, weights)
