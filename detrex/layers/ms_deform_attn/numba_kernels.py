@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from .simd import FAST_MATH, axpy, dot, load, store, zeros
+from .threads import in_parallel
 
 MIN_QUERIES = 64
 """Fewer are not worth a thread of their own."""
@@ -134,36 +133,6 @@ def _backward_kernel(channels: int) -> Callable:
     return backward
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(num_threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads beside the caller's; a forked process, which inherits none, gets its own."""
-    return ThreadPoolExecutor(num_threads, thread_name_prefix="ms_deform_attn")
-
-
-def _in_parallel(work: Callable[[int, int], None], count: int, at_least: int = 1) -> None:
-    """Calls ``work(begin, end)`` on ranges of ``at_least`` so many that cover ``range(count)``.
-
-    The caller works too, on as many ranges as it gets to: torch's own threads still wait for more
-    work on the other cores for a while, and would hold up whoever shares a core with them.
-    """
-    threads = torch.get_num_threads()
-    pieces = min(4 * threads, count // at_least)
-    if threads == 1 or pieces <= 1:
-        work(0, count)
-        return
-    ranges = iter([(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)])
-
-    def work_on() -> None:
-        for begin, end in ranges:  # each range goes to one thread: next() holds the GIL
-            work(begin, end)
-
-    others = [_pool(threads - 1, os.getpid()).submit(work_on) for _ in range(threads - 1)]
-    work_on()
-    for other in others:
-        if not other.cancel():  # it has begun
-            other.result()
-
-
 def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
     return tensor.detach().to(dtype).contiguous().numpy()
 
@@ -194,7 +163,7 @@ def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Te
     dtype, inputs = _inputs(value, shapes, locations, weights)
     out = torch.empty(batch, queries, heads * channels, dtype=dtype)
     kernel, result = _forward_kernel(channels), out.numpy()
-    _in_parallel(lambda i, j: kernel(*inputs, result, i, j), batch * queries, MIN_QUERIES)
+    in_parallel(lambda i, j: kernel(*inputs, result, i, j), batch * queries, MIN_QUERIES)
     return out.to(value.dtype)
 
 
@@ -210,6 +179,6 @@ def backward(
         cotangent, results = _rows(grad, dtype), [x.numpy() for x in grads]
         kernel = _backward_kernel(channels)
         work = lambda i, j: kernel(cotangent, *inputs, *results, i, j)  # noqa: E731
-        _in_parallel(work, batch * heads)
+        in_parallel(work, batch * heads)
     by_value, by_location, by_weight = grads
     return by_value.to(value.dtype), by_location.to(locations.dtype), by_weight.to(weights.dtype)
