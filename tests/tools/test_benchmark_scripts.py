@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -55,3 +57,26 @@ def test_a_way_that_is_wrong_shows(script):
     expected, other = script.torch.tensor([1.0, 4.0]), script.torch.tensor([1.0, 3.0])
     works = {"ours, numba": lambda: other, "ours, pytorch": lambda: expected}
     assert script.differences(works) == {"ours, numba": 0.25, "ours, pytorch": 0.0}
+
+
+def test_how_far_detections_moved(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+    script = importlib.import_module("half_precision")
+
+    def found(*rows: tuple[float, int, float]) -> Instances:
+        """Score, class and left edge of each detection."""
+        scores, classes, left = zip(*rows, strict=True) if rows else ((), (), ())
+        boxes = torch.tensor([[x, 0.0, 50.0, 50.0] for x in left])
+        return Instances(
+            (60, 60),
+            pred_boxes=Boxes(boxes),
+            scores=torch.tensor(scores),
+            pred_classes=torch.tensor(classes),
+        )
+
+    of = found((0.9, 0, 10.0), (0.8, 1, 10.0), (0.5, 2, 3.0), (0.2, 0, 0.0))
+    among = found((0.1, 1, 10.5), (0.7, 0, 12.0), (0.6, 0, 9.0))
+    assert script.distances(of, among, 0.3).tolist() == [1.0, 0.5, float("inf")]
+    assert script.distances(of, found(), 0.3).tolist() == [float("inf")] * 3
+    assert script.distances(found(), among, 0.3).tolist() == []
