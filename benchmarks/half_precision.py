@@ -1,15 +1,17 @@
-"""What half precision does to the detections of a trained model: AP, and how far boxes move.
+"""What half precision does to a trained model: AP, and how far boxes and scores move.
 
     python benchmarks/half_precision.py --config-file F --checkpoint model_final.pth key=value ...
 
 Evaluates the model as it was trained and as `for_inference` makes it ready in `--dtype`, on the
-test set of the config. Each detection with a score above `--min-score` is looked for among the
-other's: of its class, the nearest box. A distance is that of the edge that moved most, in pixels.
+test set of the config. Each detection with a score above `--min-score` is looked for among all of
+the other's, whatever their scores: of its class, the nearest box. A distance is that of the edge
+that moved most, in pixels.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,20 +42,39 @@ class Remembering(nn.Module):
         return results
 
 
-def distances(of: Instances, among: Instances, min_score: float) -> Tensor:
-    """Of each sure detection, in pixels to the nearest of its class; infinite without one."""
+def moved(of: Instances, among: Instances, min_score: float) -> Tensor:
+    """Of each sure detection its distance in pixels from the nearest of its class, infinite without
+    one, and by how much their scores differ: ``(N, 2)``."""
     sure = of[of.scores > min_score]
     if not len(among):
-        return torch.full((len(sure),), float("inf"))
+        return torch.stack((torch.full_like(sure.scores, float("inf")), sure.scores), 1)
     apart = torch.cdist(sure.pred_boxes.tensor, among.pred_boxes.tensor, p=float("inf"))
     others = sure.pred_classes[:, None] != among.pred_classes
-    return apart.masked_fill(others, float("inf")).min(1).values
+    pixels, nearest = apart.masked_fill(others, float("inf")).min(1)
+    change = (sure.scores - among.scores[nearest]).abs()
+    return torch.stack((pixels, torch.where(pixels.isfinite(), change, sure.scores)), 1)
 
 
 def both_ways(a: list[Instances], b: list[Instances], min_score: float) -> Iterator[Tensor]:
     for of, among in zip(a, b, strict=True):
-        yield distances(of, among, min_score)
-        yield distances(among, of, min_score)
+        yield moved(of, among, min_score)
+        yield moved(among, of, min_score)
+
+
+def summary(changes: Tensor) -> dict[str, Any]:
+    """Of ``(N, 2)`` changes; a distance is None where a detection has no counterpart."""
+    pixels, scores = changes.numpy().T
+    levels = (0.5, 0.9, 0.99, 1.0)
+    quantiles = [float(np.quantile(pixels, level, method="higher")) for level in levels]
+    return {
+        "detections": len(pixels),
+        "within 1 pixel": float((pixels <= 1).mean()),
+        "pixels": {
+            f"{level:.0%}": value if math.isfinite(value) else None
+            for level, value in zip(levels, quantiles, strict=True)
+        },
+        "largest change of a score": float(scores.max()),
+    }
 
 
 def main() -> None:
@@ -73,15 +94,14 @@ def main() -> None:
     ap = {name: evaluation.run(m) for name, m in zip(names, models, strict=True)}
     for name, results in ap.items():
         print(f"{name:<28}" + "".join(f"{k:>7} {v:.1f}" for k, v in results["bbox"].items()))
-    moved = torch.cat(list(both_ways(models[0].found, models[1].found, args.min_score))).numpy()
-    quantiles = {q: float(np.quantile(moved, q, method="higher")) for q in (0.5, 0.9, 0.99, 1.0)}
-    within = float((moved <= 1).mean())
-    print(
-        f"{len(moved)} detections over {args.min_score}: {within:.2%} within 1 pixel; "
-        + ", ".join(f"{q:.0%} within {value:.3f}" for q, value in quantiles.items())
-    )
+    changes = torch.cat(list(both_ways(models[0].found, models[1].found, args.min_score)))
+    result: dict[str, Any] = {"AP": ap, "changes": summary(changes) if len(changes) else None}
+    if len(changes):
+        for name, value in result["changes"].items():
+            print(f"{name}: {value}")
+    else:
+        print(f"no detection has a score over {args.min_score}")
     if args.output:
-        result = {"AP": ap, "within 1 pixel": within, "pixels by quantile": quantiles}
         write_json(args.output, result)
 
 

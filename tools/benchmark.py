@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.config import instantiate
@@ -43,6 +43,7 @@ from detrex.engine.errors import SetupError, explained
 from detrex.engine.loaders import TrainStream
 from detrex.engine.trainer import amp_dtype
 from detrex.layers.ms_deform_attn import implementation
+from detrex.modeling.detr import DETR
 from detrex.modeling.inference import for_inference
 from detrex.utils.measure import (
     Clock,
@@ -171,9 +172,7 @@ def inference_work(
     """The model, what to run, and the same by modules that can be told apart."""
     dtype = getattr(torch, args.dtype)
     model = for_inference(model, dtype) if args.for_inference else model.eval().to(dtype)
-    fast: Any = copy.copy(model)
-    if args.compile:
-        fast.predict = torch.compile(fast.predict)  # as for_inference does
+    fast = compiled(model) if args.compile else model
     device = next(model.parameters()).device
     amp = cfg.train.amp
 
@@ -185,6 +184,15 @@ def inference_work(
             return called(batch)
 
     return model, lambda: run(fast), lambda: run(model)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """As `for_inference` compiles a DETR; anything else as a whole."""
+    if not isinstance(model, DETR):
+        return cast(nn.Module, torch.compile(model))
+    fast = copy.copy(model)
+    fast.predict = torch.compile(fast.predict)  # type: ignore[method-assign]
+    return fast
 
 
 def training_work(

@@ -183,7 +183,7 @@ class MultiScaleDeformableAttention(nn.Module):
             raise ValueError(f"reference points have 2 or 4 numbers, not {reference.shape[-1]}.")
         # In rows like the offsets: broadcast over pairs of numbers it takes three times as long.
         center, unit = (
-            x[..., None, :].expand(*x.shape[:-1], self.num_points, 2).flatten(-3)
+            x[..., None, :].expand(*x.shape[:-2], self.num_levels, self.num_points, 2).flatten(-3)
             for x in (reference[:, :, None, :, :2], unit)
         )
         locations = torch.addcmul(center, offsets, unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,16 +20,16 @@ MANY_TOKENS = 1024
 
 
 class ConvolvedLinear(nn.Linear):
-    """A linear layer that computes many tokens as a convolution, by the same weights.
+    """A linear layer that computes many tokens as a convolution on the CPU, by the same weights.
 
-    On x86 oneDNN's convolutions reach 1.2 to 1.5 times the rate of torch's matrix products, which
-    are MKL's and write the bias first (docs/benchmarks.md).
+    On x86 torch's matrix products are MKL's and write the bias first, its convolutions oneDNN's.
+    With two threads or more the latter are faster (docs/benchmarks.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in_features) -> (..., out_features)``."""
-        num_tokens = input.shape[:-1].numel()
-        if num_tokens < MANY_TOKENS:
+        num_tokens = math.prod(input.shape[:-1])  # numel() would make a symbolic size a number
+        if num_tokens < MANY_TOKENS or not input.is_cpu:
             return F.linear(input, self.weight, self.bias)
         column = input.reshape(1, num_tokens, 1, -1).contiguous().permute(0, 3, 1, 2)
         out = F.conv2d(column, self.weight[:, :, None, None], self.bias)
@@ -52,7 +53,8 @@ def for_inference(
 
     Frozen norms become part of their convolutions, and convolutions read their input channels last.
     On the CPU linear layers become convolutions where that is faster, and the process keeps freed
-    memory from then on (:func:`~detrex.utils.memory.keep_freed_memory`).
+    memory from then on (:func:`~detrex.utils.memory.keep_freed_memory`). Not for
+    :func:`torch.export.export`, which wants the model itself.
 
     Args:
         model: a detector such as :class:`~detrex.modeling.detr.DETR`, on its device and with its

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import reference_models
 import torch
@@ -15,7 +17,7 @@ from detrex.checkpoint import load_weights
 from detrex.config import get_config
 from detrex.layers.ms_deform_attn import use_implementation
 from detrex.modeling.detr import DETR
-from detrex.modeling.inference import ConvolvedLinear, for_inference
+from detrex.modeling.inference import MANY_TOKENS, for_inference
 from detrex.utils.pretrained import skip_pretrained
 
 MODELS = {
@@ -81,17 +83,26 @@ def test_it_compiles_as_a_whole(family, implementation):
             assert_close(actual, expected)
 
 
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="linear layers stay as they are")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [(1, 1500), (2, 700), (3, 5), (0, 9)])
-def test_linear_layers_as_convolutions(dtype, tokens):
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_as_convolutions(dtype, tokens, bias, monkeypatch):
     torch.manual_seed(0)
-    linear = nn.Linear(24, 40).to(dtype).requires_grad_(False)
+    linear = nn.Linear(24, 40, bias=bias).to(dtype).requires_grad_(False)
     (convolved,) = for_inference(nn.Sequential(linear))
-    assert isinstance(convolved, ConvolvedLinear) and type(linear) is nn.Linear
+    assert type(linear) is nn.Linear
     x = torch.randn(24, *tokens).to(dtype).permute(1, 2, 0)  # of any layout
+    convolutions = []
+    conv2d = torch.nn.functional.conv2d
+    monkeypatch.setattr(
+        "torch.nn.functional.conv2d", lambda *args: convolutions.append(1) or conv2d(*args)
+    )
+    out = convolved(x)
     tolerance = 1e-6 if dtype == torch.float32 else 2**-7
-    assert_close(convolved(x), linear(x), rtol=tolerance, atol=tolerance)
-    assert convolved(x).is_contiguous()
+    assert_close(out, linear(x), rtol=tolerance, atol=tolerance)
+    assert out.is_contiguous()
+    assert len(convolutions) == (math.prod(tokens) >= MANY_TOKENS)
 
 
 def test_double_precision_has_no_fast_convolution():

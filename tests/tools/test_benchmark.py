@@ -54,6 +54,28 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return str(end.value.code)
 
 
+def test_a_detr_is_compiled_between_images_and_detections(tmp_path, monkeypatch):
+    seen: list[str] = []
+
+    def compile(function):
+        def called(*args):
+            seen.append(getattr(function, "__name__", type(function).__name__))
+            return function(*args)
+
+        return called
+
+    monkeypatch.setattr("torch.compile", compile)
+    run(DEFORMABLE, *SMALLER, "--compile", "--for-inference", output=tmp_path / "result.json")
+    assert set(seen) == {"predict"}
+
+
+def test_another_model_is_compiled_as_a_whole(tiny, tmp_path, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr("torch.compile", lambda model: seen.append(type(model).__name__) or model)
+    run(tiny, "--compile", output=tmp_path / "result.json")
+    assert seen == ["TinyDetector"]
+
+
 def test_inference_of_a_config_of_detrex(tmp_path, capsys):
     result = run(DEFORMABLE, *SMALLER, "--batch-size", "2", output=tmp_path / "result.json")
     stages = {stage["name"]: stage for stage in result["stages"]}

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from torch.testing import assert_close
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -77,6 +78,15 @@ def test_how_far_detections_moved(monkeypatch):
 
     of = found((0.9, 0, 10.0), (0.8, 1, 10.0), (0.5, 2, 3.0), (0.2, 0, 0.0))
     among = found((0.1, 1, 10.5), (0.7, 0, 12.0), (0.6, 0, 9.0))
-    assert script.distances(of, among, 0.3).tolist() == [1.0, 0.5, float("inf")]
-    assert script.distances(of, found(), 0.3).tolist() == [float("inf")] * 3
-    assert script.distances(found(), among, 0.3).tolist() == []
+    inf = float("inf")
+    expected = torch.tensor([[1.0, 0.3], [0.5, 0.7], [inf, 0.5]])
+    assert_close(script.moved(of, among, 0.3), expected)
+    assert script.moved(of, found(), 0.3)[:, 0].tolist() == [inf] * 3
+    assert script.moved(found(), among, 0.3).shape == (0, 2)
+    both = torch.cat(list(script.both_ways([of], [among], 0.3)))
+    summary = script.summary(both)
+    assert summary["detections"] == 5
+    assert summary["within 1 pixel"] == 0.6
+    assert summary["pixels"] == {"50%": 1.0, "90%": None, "99%": None, "100%": None}
+    assert summary["largest change of a score"] == pytest.approx(0.7)
+    json.dumps(summary, allow_nan=False)

@@ -17,7 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import pytorch_kernels
+from . import (
+    pytorch_kernels,
+    threads,  # noqa: F401  (imported before a fork, it can tell the child from the parent)
+)
 
 KERNELS = {"cpu": ("numba",), "cuda": ("triton",)}
 """By device type the implementations with kernels of their own, the fastest first. Plain PyTorch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,12 +20,14 @@ _PROCESS = os.getpid()
 def _openmp() -> Any | None:
     """``GOMP_parallel(task, argument, num_threads, flags)`` of the OpenMP library that torch uses:
     GNU's, or one of those that know its calls as well."""
-    try:
-        run = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # looked up in what it depends on
-    except (AttributeError, OSError):
-        return None
-    run.argtypes, run.restype = [_TASK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-    return run
+    for library in (None, torch._C.__file__):  # one that was preloaded, then what torch depends on
+        try:
+            run = ctypes.CDLL(library).GOMP_parallel
+        except (AttributeError, OSError, TypeError):  # TypeError: Windows has no handle for None
+            continue
+        run.argtypes, run.restype = [_TASK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+        return run
+    return None
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,10 +65,12 @@ def in_parallel(work: Callable[[int, int], None], count: int, at_least: int = 1)
 
 
 def _by_openmp(openmp: Any, work_on: Callable[[], None], threads: int) -> None:
+    began: set[int] = set()
     errors: list[BaseException] = []
 
     def task(_: int | None) -> None:
         try:
+            began.add(threading.get_ident())
             work_on()
         except BaseException as error:  # nothing can pass through code in C
             errors.append(error)
@@ -73,10 +78,12 @@ def _by_openmp(openmp: Any, work_on: Callable[[], None], threads: int) -> None:
     openmp(_TASK(task), None, threads, 0)
     if errors:
         raise errors[0]
+    if threading.get_ident() not in began:  # Ctrl-C, as the task was entered: lost in C
+        raise KeyboardInterrupt
 
 
 def _by_pool(work_on: Callable[[], None], threads: int) -> None:
-    """The caller works too, on as much as it gets to before others begin."""
+    """The caller works too, and does not wait for threads that have not begun by the end."""
     others = [_pool(threads - 1, os.getpid()).submit(work_on) for _ in range(threads - 1)]
     work_on()
     for other in others:

@@ -7,12 +7,19 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from deform_attn_definition import random_inputs, slow_core
 from torch.testing import assert_close
 
-from detrex.layers.ms_deform_attn import implementation, ms_deform_attn, op, use_implementation
+from detrex.layers.ms_deform_attn import (
+    implementation,
+    ms_deform_attn,
+    numba_kernels,
+    op,
+    use_implementation,
+)
 
 IMPLEMENTATIONS = ["numba", "pytorch"]
 SIZES = {
@@ -74,15 +81,19 @@ def test_every_precision(chosen, dtype):
 
 
 def test_bfloat16_is_read_as_it_is():
+    """By its bits; the same numbers in single precision give the same, rounded."""
     value, shapes, locations, weights = random_inputs(q=5, d=32, dtype=torch.float32)
-    value = value.bfloat16()
+    value = value.bfloat16().requires_grad_()
+    wide = value.detach().float().requires_grad_()
+    assert numba_kernels._rows(value, torch.float32).dtype == np.int16
     with use_implementation("numba"):
-        exact = gradients((value.float(), shapes, locations, weights), torch.float32)
-        leaf = value.requires_grad_()
-        out = ms_deform_attn(leaf, shapes, locations, weights)
-        (grad,) = torch.autograd.grad(out, leaf, torch.ones_like(out))
-    assert torch.equal(out, exact[0].bfloat16())
-    assert grad.dtype == torch.bfloat16
+        out = ms_deform_attn(value, shapes, locations, weights)
+        expected = ms_deform_attn(wide, shapes, locations, weights)
+    cotangent = torch.linspace(-1, 1, out.numel()).view_as(out).bfloat16()
+    (grad,) = torch.autograd.grad(out, value, cotangent)
+    (expected_grad,) = torch.autograd.grad(expected, wide, cotangent.float())
+    assert torch.equal(out, expected.bfloat16())
+    assert torch.equal(grad, expected_grad.bfloat16())
 
 
 def test_inputs_of_other_layouts(chosen):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -63,6 +66,52 @@ def test_errors_reach_the_caller(two_threads, wrong):
         threads.in_parallel(work, 8)
 
 
+def test_an_interrupt_reaches_the_caller(two_threads):
+    def work(begin: int, end: int) -> None:
+        if begin == 0:
+            _thread.interrupt_main()
+        time.sleep(0.001)
+
+    for _ in range(10):
+        with pytest.raises(KeyboardInterrupt):
+            threads.in_parallel(work, 8)
+            time.sleep(1)  # comes here at the latest
+
+
+def test_an_interrupt_on_the_way_in_reaches_the_caller():
+    """Python then raises before the first line of the task, which C ignores."""
+    with pytest.raises(KeyboardInterrupt):
+        threads._by_openmp(lambda task, *arguments: None, lambda: None, 2)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not torch.backends.openmp.is_available(),
+    reason="another OpenMP than GNU's may not be asked",
+)
 def test_torch_can_be_asked_where_it_uses_openmp():
-    if torch.backends.openmp.is_available() and torch.version.cuda:  # pip's wheels for Linux
-        assert threads._openmp() is not None
+    assert threads._openmp() is not None
+
+
+FORK = """
+import multiprocessing
+import torch
+from detrex.layers.ms_deform_attn import ms_deform_attn
+
+torch.set_num_threads(2)
+torch.rand(1000, 1000).exp()  # by torch's threads, which the child doesn't have
+
+def attend():
+    value, locations = torch.rand(1, 6, 1, 4), torch.rand(1, 500, 1, 1, 1, 2)
+    ms_deform_attn(value, [(2, 3)], locations, locations[..., 0])
+
+child = multiprocessing.get_context("fork").Process(target=attend)
+child.start()
+child.join(60)
+print(child.exitcode)
+child.kill()
+"""
+
+
+def test_the_first_call_may_be_after_a_fork():
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0\n", done.stderr
