@@ -27,6 +27,8 @@ from detrex.engine.config import load_config
 from detrex.engine.evaluation import Evaluation
 from detrex.modeling.inference import for_inference
 
+DTYPES = ("bfloat16", "float16", "float32")
+
 
 class Remembering(nn.Module):
     """A model whose detections are kept, in the order of images."""
@@ -81,7 +83,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config-file", required=True, help="a LazyConfig file")
     parser.add_argument("--checkpoint", required=True, help="trained weights of its model")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
+    parser.add_argument("--backbone-dtype", choices=DTYPES, help="if another")
     parser.add_argument("--min-score", type=float, default=0.3, help="of detections that count")
     parser.add_argument("--output", type=Path, help="json file for the results")
     parser.add_argument("overrides", nargs="*", help="changes to the config: key=value")
@@ -90,7 +93,9 @@ def main() -> None:
     evaluation = Evaluation(cfg)
     model = build_evaluated_model(cfg, args.checkpoint, evaluation.class_names).eval()
     names = "as it was trained", f"for_inference, {args.dtype}"
-    models = [Remembering(m) for m in (model, for_inference(model, getattr(torch, args.dtype)))]
+    backbone_dtype = getattr(torch, args.backbone_dtype or args.dtype)
+    half = for_inference(model, getattr(torch, args.dtype), backbone_dtype=backbone_dtype)
+    models = [Remembering(m) for m in (model, half)]
     ap = {name: evaluation.run(m) for name, m in zip(names, models, strict=True)}
     for name, results in ap.items():
         print(f"{name:<28}" + "".join(f"{k:>7} {v:.1f}" for k, v in results["bbox"].items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, TypeVar, cast
 
@@ -46,8 +47,25 @@ def _convolve_linear_layers(model: nn.Module) -> None:
             module.__class__ = ConvolvedLinear
 
 
+def _convert(model: Any, dtype: torch.dtype, backbone_dtype: torch.dtype) -> None:
+    """In place."""
+    if backbone_dtype == dtype:
+        model.to(dtype)
+        return
+    backbone = copy.deepcopy(model.backbone).to(backbone_dtype)
+    model.to(dtype).backbone = backbone
+    backbone.register_forward_pre_hook(lambda _, args: args[0].to(backbone_dtype))
+    backbone.register_forward_hook(
+        lambda _, args, maps: {name: level.to(dtype) for name, level in maps.items()}
+    )
+
+
 def for_inference(
-    model: Detector, dtype: torch.dtype | None = None, compile: bool = False, **compile_options: Any
+    model: Detector,
+    dtype: torch.dtype | None = None,
+    compile: bool = False,
+    backbone_dtype: torch.dtype | None = None,
+    **compile_options: Any,
 ) -> Detector:
     """A copy of ``model`` that gives the same detections sooner.
 
@@ -62,6 +80,8 @@ def for_inference(
         dtype: of weights and features; None leaves it. ``torch.bfloat16`` pays where the hardware
             multiplies it faster (GPUs, CPUs with AMX or AVX-512 BF16); points and boxes keep single
             precision.
+        backbone_dtype: of the backbone, if another than ``dtype``. Most of what half precision
+            moves boxes by comes from there (docs/benchmarks.md).
         compile: compile everything between preprocessing and post-processing by
             :func:`torch.compile`, for each image size anew unless ``dynamic=True``. On a CPU that
             needs a C++ compiler.
@@ -72,7 +92,7 @@ def for_inference(
     """
     fast: Any = fold_frozen_norms(model).to(memory_format=torch.channels_last)
     if dtype is not None:
-        fast = fast.to(dtype)
+        _convert(fast, dtype, backbone_dtype or dtype)
     _convolve_linear_layers(fast)
     if any(parameter.device.type == "cpu" for parameter in fast.parameters()):
         keep_freed_memory()

@@ -70,6 +70,23 @@ def test_half_precision_keeps_places(family):
     assert nearest.median() < 2**-7
 
 
+def test_the_backbone_may_keep_its_precision():
+    torch.manual_seed(0)
+    model = instantiate(tiny(get_config(FAMILIES["dino"]).model)).eval()
+    batch = [zoo.image(96, 128, [], [])]
+    fast = for_inference(model, torch.bfloat16, backbone_dtype=torch.float32)
+    features = {}
+    fast.neck.register_forward_pre_hook(lambda _, args: features.update(args[0]))
+    boxes = predict(fast, batch)[1]
+    expected = model.backbone(fast.preprocess(batch)[0][None].float())
+    for name, level in features.items():
+        assert_close(level, expected[name].bfloat16(), rtol=2**-7, atol=1e-3)
+    assert boxes.isfinite().all()
+    dtypes = {name: {p.dtype for p in part.parameters()} for name, part in fast.named_children()}
+    assert dtypes["backbone"] == {torch.float32}
+    assert dtypes["neck"] == dtypes["transformer"] == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("implementation", [None, "pytorch"])
 @pytest.mark.parametrize("family", ["conditional_detr", "dino"])
 def test_it_compiles_as_a_whole(family, implementation):
