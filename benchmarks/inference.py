@@ -54,6 +54,16 @@ def by_grid_sample(work: Work) -> Work:
     return run
 
 
+def add_peer(works: dict[str, Work], name: str, work: Work) -> None:
+    """Unless it can't be run, as some can't in half precision."""
+    try:
+        work()
+    except RuntimeError as error:
+        print(f"without {name}: {str(error).splitlines()[0]}")
+    else:
+        works[name] = work
+
+
 def measure_model(
     name: str, args: argparse.Namespace, device: torch.device, clock: Clock
 ) -> dict[str, Any]:
@@ -73,9 +83,10 @@ def measure_model(
         )
     if "transformers" in args.peers:
         work = transformers_inference(theirs, size, device, dtype)
-        works[f"transformers {theirs}"] = work
+        add_peer(works, f"transformers {theirs}", work)
     if "torchvision" in args.peers:
-        works["torchvision Faster R-CNN"] = torchvision_inference(size, device, dtype)
+        work = torchvision_inference(size, device, dtype)
+        add_peer(works, "torchvision Faster R-CNN", work)
     print(f"\n{name}, {args.size[0]} x {args.size[1]}, {args.dtype}")
     limit = matmul_gflops(device, dtype, clock)
     result = compare(f"detrex {name}", works, args.repeats, device, clock)
