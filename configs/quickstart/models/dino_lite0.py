@@ -31,8 +31,5 @@ model.transformer.decoder.num_layers = 3
 model.transformer.decoder.layer.feedforward_dim = 512
 model.transformer.groups.denoising.num_pairs = 20
 
-# What the encoder saw at a proposal. Learned contents, DINO's own, need a longer training.
-model.transformer.queries.learned_content = False
-
 # Denoising soon teaches the boxes; in a short training the classes need the weight.
 model.criterion.weight_dict.loss_class = 2.0
