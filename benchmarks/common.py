@@ -31,8 +31,16 @@ def options(doc: str, repeats: int = 5) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ...")
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--cpu-time", action="store_true", help="instead of that on the wall")
-    parser.add_argument("--output", type=Path, help="json file for the results")
+    parser.add_argument("--output", type=output_path, help="json file for the results")
     return parser
+
+
+def output_path(text: str) -> Path:
+    """A file that can be written, known before anything is measured."""
+    path = Path(text)
+    if not path.resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"the folder of {text} does not exist")
+    return path
 
 
 def prepare(args: argparse.Namespace) -> tuple[torch.device, Clock]:

@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import write_json
+from common import output_path, write_json
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from detrex.engine.build import build_evaluated_model
 from detrex.engine.config import load_config
+from detrex.engine.errors import SetupError, explained
 from detrex.engine.evaluation import Evaluation
 from detrex.modeling.inference import for_inference
 
@@ -86,12 +86,16 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=DTYPES)
     parser.add_argument("--backbone-dtype", choices=DTYPES, help="if another")
     parser.add_argument("--min-score", type=float, default=0.3, help="of detections that count")
-    parser.add_argument("--output", type=Path, help="json file for the results")
+    parser.add_argument("--output", type=output_path, help="json file for the results")
     parser.add_argument("overrides", nargs="*", help="changes to the config: key=value")
     args = parser.parse_args()
-    cfg = load_config(args.config_file, args.overrides, eval_only=True)
-    evaluation = Evaluation(cfg)
-    model = build_evaluated_model(cfg, args.checkpoint, evaluation.class_names).eval()
+    try:
+        with explained():
+            cfg = load_config(args.config_file, args.overrides, eval_only=True)
+            evaluation = Evaluation(cfg)
+            model = build_evaluated_model(cfg, args.checkpoint, evaluation.class_names).eval()
+    except SetupError as e:
+        raise SystemExit(f"error: {e}") from e
     names = "as it was trained", f"for_inference, {args.dtype}"
     backbone_dtype = getattr(torch, args.backbone_dtype or args.dtype)
     half = for_inference(model, getattr(torch, args.dtype), backbone_dtype=backbone_dtype)

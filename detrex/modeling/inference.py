@@ -48,7 +48,7 @@ def _convolve_linear_layers(model: nn.Module) -> None:
 
 
 def _convert(model: Any, dtype: torch.dtype, backbone_dtype: torch.dtype) -> None:
-    """In place."""
+    """In place; between backbone and neck features change from the one dtype to the other."""
     if backbone_dtype == dtype:
         model.to(dtype)
         return
@@ -80,16 +80,21 @@ def for_inference(
         dtype: of weights and features; None leaves it. ``torch.bfloat16`` pays where the hardware
             multiplies it faster (GPUs, CPUs with AMX or AVX-512 BF16); points and boxes keep single
             precision.
-        backbone_dtype: of the backbone, if another than ``dtype``. Most of what half precision
-            moves boxes by comes from there (docs/benchmarks.md).
         compile: compile everything between preprocessing and post-processing by
             :func:`torch.compile`, for each image size anew unless ``dynamic=True``. On a CPU that
             needs a C++ compiler.
+        backbone_dtype: of the backbone, if another than ``dtype``. Most of what half precision
+            moves boxes by comes from there (docs/benchmarks.md).
         compile_options: further arguments of :func:`torch.compile`.
 
     Returns:
         the copy, in evaluation mode and without gradients. Its state dict has other names.
+
+    Raises:
+        ValueError: ``backbone_dtype`` without the ``dtype`` of the rest.
     """
+    if dtype is None and backbone_dtype is not None:
+        raise ValueError(f"backbone_dtype={backbone_dtype} needs dtype, that of all the rest.")
     fast: Any = fold_frozen_norms(model).to(memory_format=torch.channels_last)
     if dtype is not None:
         _convert(fast, dtype, backbone_dtype or dtype)

@@ -87,6 +87,11 @@ def test_the_backbone_may_keep_its_precision():
     assert dtypes["neck"] == dtypes["transformer"] == {torch.bfloat16}
 
 
+def test_a_dtype_for_the_backbone_alone_is_refused():
+    with pytest.raises(ValueError, match=r"backbone_dtype=torch\.bfloat16 needs dtype"):
+        for_inference(nn.Identity(), backbone_dtype=torch.bfloat16)
+
+
 @pytest.mark.parametrize("implementation", [None, "pytorch"])
 @pytest.mark.parametrize("family", ["conditional_detr", "dino"])
 def test_it_compiles_as_a_whole(family, implementation):

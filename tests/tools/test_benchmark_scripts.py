@@ -90,3 +90,10 @@ def test_how_far_detections_moved(monkeypatch):
     assert summary["pixels"] == {"50%": 1.0, "90%": None, "99%": None, "100%": None}
     assert summary["largest change of a score"] == pytest.approx(0.7)
     json.dumps(summary, allow_nan=False)
+
+
+def test_a_result_that_could_not_be_written_is_known_at_the_start(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["deform_attn.py", "--output", "no/such/folder/result.json"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "the folder of no/such/folder/result.json does not exist" in capsys.readouterr().err

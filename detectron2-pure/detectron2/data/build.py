@@ -55,7 +55,11 @@ __all__ = [
 Mapper = Callable[[dict[str, Any]], Any]
 
 
-def _batch_size_per_process(total_batch_size: int) -> int:
+def _batch_size_per_process(total_batch_size: int, single_gpu_batch_size: int | None) -> int:
+    if single_gpu_batch_size:
+        if total_batch_size:
+            raise ValueError("Give total_batch_size or single_gpu_batch_size, not both.")
+        return single_gpu_batch_size
     world_size = get_world_size()
     assert total_batch_size > 0 and total_batch_size % world_size == 0, (
         f"Total batch size ({total_batch_size}) must be divisible by the number of gpus "
@@ -105,12 +109,7 @@ def build_batch_data_loader(
         AssertionError: the batch size is not a multiple of the number of processes.
         ValueError: both batch sizes are given.
     """
-    if single_gpu_batch_size:
-        if total_batch_size:
-            raise ValueError("Give total_batch_size or single_gpu_batch_size, not both.")
-        batch_size = single_gpu_batch_size
-    else:
-        batch_size = _batch_size_per_process(total_batch_size)
+    batch_size = _batch_size_per_process(total_batch_size, single_gpu_batch_size)
     collate = PicklableWrapper(collate_fn or trivial_batch_collator)
     options = {"num_workers": num_workers, **kwargs}
     if isinstance(dataset, IterableDataset):
