@@ -1,22 +1,89 @@
 """One record for everything that is supervised: last, auxiliary, encoder and training-only queries.
 
-Letters: ``B`` images, ``Q`` queries, ``K`` classes, ``T`` targets of an image.
+Letters: ``B`` images, ``Q`` queries, ``K`` classes, ``T`` targets of an image, ``n`` bins of a
+distribution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor
 
-Targets = list[dict[str, Tensor]]
-"""Per image ``{"labels": (T,) int64, "boxes": (T, 4) normalized cxcywh}``."""
+
+class Boxed(TypedDict):
+    """What every target of an image has."""
+
+    labels: Tensor
+    """``(T,)`` int64."""
+    boxes: Tensor
+    """``(T, 4)``, normalized cxcywh."""
+
+
+class Target(Boxed, total=False):
+    """The objects of an image. It is open: further tensors, with a row for each object, travel with
+    it to whatever loss or cost asks for them."""
+
+    masks: Tensor
+    """``(T, H, W)`` boolean, of the padded canvas of the batch."""
+
+
+Targets = list[Target]
+"""The targets of each image of a batch."""
 
 Indices = list[tuple[Tensor, Tensor]]
 """Per image the matched queries and, in the same order, their targets; both int64."""
+
+
+def map_targets(targets: Targets, change: Callable[[str, Tensor], Tensor]) -> Targets:
+    """``change(name, tensor)`` of every tensor of every target, masks and whatever else included."""
+    changed = [{name: change(name, rows) for name, rows in t.items()} for t in targets]  # type: ignore[arg-type]
+    return cast(Targets, changed)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What some queries are trained for, said where they are made.
+
+    Attributes:
+        targets: their own; None for those of the batch.
+        indices: fixed matches; None to have them found.
+        num_boxes_scale: multiplies the number of targets that losses are divided by, for targets
+            that repeat (the number of denoising groups, for example).
+        class_agnostic: they tell objects from background only; every target counts as class 0.
+        num_groups: they are that many equal groups, each matched with all targets.
+    """
+
+    targets: Targets | None = None
+    indices: Indices | None = None
+    num_boxes_scale: float = 1.0
+    class_agnostic: bool = False
+    num_groups: int = 1
+
+    def of(self, targets: Targets) -> Targets:
+        """What the queries are compared with, given the targets of the batch."""
+        own = targets if self.targets is None else self.targets
+        if self.class_agnostic:
+            zero = lambda name, rows: torch.zeros_like(rows) if name == "labels" else rows  # noqa: E731
+            own = map_targets(own, zero)
+        return own
+
+
+class Extras(TypedDict, total=False):
+    """What a predictor may say of each query beyond class and box. It is open: other names do as
+    well, as long as the second axis counts queries."""
+
+    masks: Tensor
+    """``(B, Q, H, W)`` logits."""
+    distributions: Tensor
+    """``(B, Q, 4, n)`` logits of the distance of each side."""
+    priors: Tensor
+    """``(B, Q, 4)``, normalized cxcywh, that the boxes were predicted from."""
+    quality: Tensor
+    """``(B, Q)`` logits of how well the box fits."""
 
 
 @dataclass
@@ -28,31 +95,17 @@ class Prediction:
         boxes: ``(B, Q, 4)``, normalized cxcywh.
         suffix: ends the names of the losses: ``""`` for the last layer, ``"_0"`` and on for
             auxiliary ones, ``"_enc"``, ``"_dn"``, ``"_dn_0"``, ...
-        targets: its own targets; None for those of the batch.
-        indices: fixed matches; None to have them found.
-        num_boxes_scale: multiplies the number of targets that losses are divided by, for targets
-            that repeat (the number of denoising groups, for example).
-        class_agnostic: tells objects from background only; every target counts as class 0.
-        num_groups: the queries are that many equal groups, each matched with all targets.
+        supervision: what it is trained for.
         auxiliary: of a decoder layer before the last.
+        extras: what else is predicted.
     """
 
     logits: Tensor
     boxes: Tensor
     suffix: str = ""
-    targets: Targets | None = None
-    indices: Indices | None = None
-    num_boxes_scale: float = 1.0
-    class_agnostic: bool = False
-    num_groups: int = 1
+    supervision: Supervision = Supervision()
     auxiliary: bool = False
-
-    def own_targets(self, targets: Targets) -> Targets:
-        """What it is to be compared with, given the targets of the batch."""
-        own = targets if self.targets is None else self.targets
-        if self.class_agnostic:
-            own = [{**t, "labels": torch.zeros_like(t["labels"])} for t in own]
-        return own
+    extras: Extras = field(default_factory=Extras)
 
 
 class Matcher(Protocol):
@@ -68,10 +121,11 @@ def all_own_targets(predictions: Sequence[Prediction], targets: Targets) -> list
     What is made of targets can then be made once for all layers, by their ``id``.
     """
     known: dict[tuple[int, bool], Targets] = {}
-    keys = [(id(p.targets), p.class_agnostic) for p in predictions]
-    for key, prediction in zip(keys, predictions, strict=True):
+    kinds = [p.supervision for p in predictions]
+    keys = [(id(kind.targets), kind.class_agnostic) for kind in kinds]
+    for key, kind in zip(keys, kinds, strict=True):
         if key not in known:
-            known[key] = prediction.own_targets(targets)
+            known[key] = kind.of(targets)
     return [known[key] for key in keys]
 
 

@@ -7,7 +7,6 @@ tokens, ``C`` channels, ``K`` classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from detrex.layers import MLP, get_sine_pos_embed
 from detrex.utils import at_least_float32, inverse_sigmoid
 
 from .memory import Memory
-from .predictions import Prediction
+from .predictions import Prediction, Supervision
 
 
 @dataclass
@@ -32,8 +31,8 @@ class Group:
     """Whether its queries also attend to the matching ones."""
     suffix: str = "{layer}"
     """Of the names of its losses; ``{layer}`` is nothing for the last layer, then ``_0``, ..."""
-    supervision: dict[str, Any] = field(default_factory=dict)
-    """Fields of its :class:`Prediction` beyond logits, boxes and suffix."""
+    supervision: Supervision = Supervision()
+    """What it is trained for."""
 
 
 @dataclass
@@ -316,5 +315,6 @@ class BoxEncodedProposals(EncoderProposals):
         pos, content = self.box_norm(self.box_encoding(sine.to(tokens.dtype))).chunk(2, -1)
         if self.content is not None:
             content = self.content.weight[: pos.shape[1]].expand_as(pos)
-        prediction = Prediction(logits, boxes.sigmoid(), suffix="_enc", class_agnostic=True)
+        objectness = Supervision(class_agnostic=True)
+        prediction = Prediction(logits, boxes.sigmoid(), "_enc", objectness)
         return Queries(content, anchors, pos, predictions=[prediction])

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from detrex.layers import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, get_sine_pos_embed
 from detrex.utils import inverse_sigmoid
 
-from .predictions import Targets
+from .predictions import Supervision, Targets, map_targets
 from .queries import Group, Queries
 
 
@@ -83,10 +83,10 @@ class Denoising(nn.Module):
             parts=groups,
             sees_matching=True,
             suffix="_dn{layer}",
-            supervision={
-                "indices": [self._indices(count, most, groups) for count in counts],
-                "num_boxes_scale": float(groups),
-            },
+            supervision=Supervision(
+                indices=[self._indices(count, most, groups) for count in counts],
+                num_boxes_scale=float(groups),
+            ),
         )
         return queries.joined(content, anchors, pos, group)
 
@@ -202,17 +202,12 @@ class OneToMany(nn.Module):
                 "of model.transformer.groups."
             )
         kept = min(self.num_queries, matching.size)
-        repeated = [
-            {
-                "labels": t["labels"].repeat(self.repeats),
-                "boxes": t["boxes"].repeat(self.repeats, 1),
-            }
-            for t in targets
-        ]
+        repeat = lambda _, rows: torch.cat([rows] * self.repeats)  # noqa: E731
+        repeated = map_targets(targets, repeat)
         extra = Group(
             size=matching.size - kept,
             suffix="{layer}_one2many",
-            supervision={"targets": repeated, "num_boxes_scale": float(self.repeats)},
+            supervision=Supervision(targets=repeated, num_boxes_scale=float(self.repeats)),
         )
         return replace(queries, groups=[replace(matching, size=kept), extra, *others])
 
@@ -244,6 +239,8 @@ class GroupCopies(nn.Module):
                 f"{self.num_groups * self.num_queries} of them, but model.transformer.queries "
                 f"makes {matching.size}: set its num_queries."
             )
-        supervision = {"num_groups": self.num_groups, "num_boxes_scale": float(self.num_groups)}
+        supervision = Supervision(
+            num_groups=self.num_groups, num_boxes_scale=float(self.num_groups)
+        )
         copies = replace(matching, parts=self.num_groups, supervision=supervision)
         return replace(queries, groups=[copies, *others])

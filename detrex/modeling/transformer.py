@@ -211,8 +211,8 @@ def by_group(queries: Queries, logits: Tensor, boxes: Tensor) -> list[list[Predi
                 group_logits[i],
                 group_boxes[i],
                 group.suffix.format(layer="" if i == -1 else f"_{i}"),
+                group.supervision,
                 auxiliary=i != -1,
-                **group.supervision,
             )
             for i in order
         ]

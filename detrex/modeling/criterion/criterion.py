@@ -155,7 +155,10 @@ class SetCriterion(nn.Module):
     def _check_classes(self, predictions: Sequence[Prediction]) -> None:
         no_object = self.loss_class_type == "ce_loss"
         for p in predictions:
-            if not p.class_agnostic and p.logits.shape[-1] != self.num_classes + no_object:
+            if (
+                not p.supervision.class_agnostic
+                and p.logits.shape[-1] != self.num_classes + no_object
+            ):
                 raise ValueError(
                     f"predictions have {p.logits.shape[-1]} logits, but the criterion expects "
                     f"{self.num_classes}{' and one for no object' if no_object else ''}: let the "
@@ -193,7 +196,7 @@ class SetCriterion(nn.Module):
         self, prediction: Prediction, pairs: MatchedPairs, num_boxes: Tensor
     ) -> dict[str, Tensor]:
         """All losses of one prediction, named without its suffix."""
-        num_boxes = num_boxes * prediction.num_boxes_scale
+        num_boxes = num_boxes * prediction.supervision.num_boxes_scale
         terms = self.terms()
         losses: dict[str, Tensor] = {}
         for name in self.losses:

@@ -80,9 +80,10 @@ class HungarianMatcher(nn.Module):
         Returns:
             per prediction the matches as :meth:`forward` returns them.
         """
-        pending = [p for p in predictions if p.indices is None]
+        pending = [p for p in predictions if p.supervision.indices is None]
         found = iter(self._assign(pending, targets))
-        return [next(found) if p.indices is None else p.indices for p in predictions]
+        known = [p.supervision.indices for p in predictions]
+        return [next(found) if indices is None else indices for indices in known]
 
     def _assign(self, predictions: list[Prediction], targets: Targets) -> list[Indices]:
         if not predictions:
@@ -99,7 +100,7 @@ class HungarianMatcher(nn.Module):
             bad = [image for image, block in enumerate(blocks) if not np.isfinite(block).all()]
             if bad:
                 trouble[predictions[i].suffix or "last layer"] = bad
-            groups = predictions[i].num_groups
+            groups = predictions[i].supervision.num_groups
             matches.append([_assign_groups(block, groups) for block in blocks])
         if trouble:
             self._report(trouble)
