@@ -1,27 +1,32 @@
 """Building blocks that need torch alone."""
 
-from .attention import ConditionalCrossAttention, ConditionalSelfAttention, MultiheadAttention
-from .box_ops import (
+from detrex.layers.attention import (
+    ConditionalCrossAttention,
+    ConditionalSelfAttention,
+    MultiheadAttention,
+)
+from detrex.layers.box_ops import (
     box_cxcywh_to_xyxy,
     box_iou,
     box_xyxy_to_cxcywh,
     generalized_box_iou,
     masks_to_boxes,
 )
-from .conv import ConvNorm, ConvNormAct
-from .mlp import FFN, MLP
-from .multi_scale_deform_attn import (
+from detrex.layers.checkpointing import checkpointed
+from detrex.layers.conv import ConvNorm, ConvNormAct
+from detrex.layers.mlp import FFN, MLP
+from detrex.layers.multi_scale_deform_attn import (
     MultiScaleDeformableAttention,
     multi_scale_deformable_attn_pytorch,
 )
-from .norm import LayerNorm
-from .position_embedding import (
+from detrex.layers.norm import LayerNorm
+from detrex.layers.position_embedding import (
     PositionEmbeddingLearned,
     PositionEmbeddingSine,
     get_sine_pos_embed,
     sine_position_embedding,
 )
-from .transformer import BaseTransformerLayer, TransformerLayerSequence
+from detrex.layers.transformer import BaseTransformerLayer, TransformerLayerSequence
 
 __all__ = [
     "FFN",
@@ -40,6 +45,7 @@ __all__ = [
     "box_cxcywh_to_xyxy",
     "box_iou",
     "box_xyxy_to_cxcywh",
+    "checkpointed",
     "generalized_box_iou",
     "get_sine_pos_embed",
     "masks_to_boxes",
