@@ -103,6 +103,8 @@ class MultiScaleDeformableAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
+    reset_parameters = init_weights
+
     def forward(
         self,
         query: Tensor,

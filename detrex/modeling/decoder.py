@@ -1,83 +1,104 @@
 """The decoder loop, the same for all DETRs.
 
-Letters: ``B`` batch, ``Q`` queries, ``C`` channels, ``N`` layers, ``K`` classes.
+Letters: ``B`` batch, ``Q`` queries, ``C`` channels, ``N`` layers.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import cast
+from itertools import islice
+from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from detrex.layers import BaseTransformerLayer
-from detrex.utils import at_least_float32, inverse_sigmoid
-
-from .memory import Memory
-from .queries import Queries
-
-
-def shift(anchors: Tensor | None, delta: Tensor) -> Tensor:
-    """Move anchors ``(B, Q, 2 or 4)`` in [0, 1] by ``delta (B, Q, 4)`` in logits.
-
-    A 2-d anchor fixes the center alone; without anchors ``delta`` is the box.
-    """
-    if anchors is None:
-        return at_least_float32(delta).sigmoid()
-    base = inverse_sigmoid(anchors)
-    return (delta + F.pad(base, (0, 4 - base.shape[-1]))).sigmoid()
+from detrex.layers.checkpointing import checkpointed
+from detrex.modeling.memory import Memory
+from detrex.modeling.predictor import LayerOutput
+from detrex.modeling.queries import Queries
 
 
 class Decoder(nn.Module):
-    """Predict on ``norm(x)``, refine on ``x``, and hand the refined anchors to the next layer.
+    """Gives the queries a position, runs a layer, asks the predictor; ``N`` times.
 
     Args:
         layer: a transformer layer that takes the keyword arguments below; copied.
         num_layers: number of copies ``N``.
         query_pos: gives the queries a position in each layer (seam 2).
-        class_embed: head for the logits.
-        bbox_embed: head for the boxes.
-        norm: applied before the heads; nothing if not given.
-        refine: update the anchors after each layer.
-        look_forward_twice: let the loss of a layer also reach the box head of the layer before it
-            (DINO, 2203.03605).
-        share_heads: one pair of heads for all layers instead of a copy for each.
+        predictor: says what a layer predicts, and where the queries look next
+            (:mod:`detrex.modeling.predictor`). Its modules are named as the decoder's own, as in
+            published checkpoints: ``decoder.class_embed``, not ``decoder.predictor.class_embed``.
+        eval_layers: how many layers run at evaluation; all if not given. A model whose layers are
+            all trained gives up a little accuracy for speed.
+        activation_checkpointing: in training compute each layer twice rather than keep what it
+            holds.
+
+    Raises:
+        ValueError: ``eval_layers`` are not among the layers, or the predictor has tensors of its
+            own or a module of the same name as the decoder.
     """
+
+    predictor: nn.Module
 
     def __init__(
         self,
         layer: nn.Module,
         num_layers: int,
         query_pos: nn.Module,
-        class_embed: nn.Module,
-        bbox_embed: nn.Module,
-        norm: nn.Module | None = None,
-        refine: bool = False,
-        look_forward_twice: bool = False,
-        share_heads: bool = False,
-    ):
+        predictor: nn.Module,
+        eval_layers: int | None = None,
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
-        num_heads = 1 if share_heads else num_layers
+        if eval_layers is not None and not 1 <= eval_layers <= num_layers:
+            raise ValueError(
+                f"decoder.eval_layers is {eval_layers}, but must be from 1 to num_layers="
+                f"{num_layers}, or null for all."
+            )
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.query_pos = query_pos
-        self.class_embed = nn.ModuleList(copy.deepcopy(class_embed) for _ in range(num_heads))
-        self.bbox_embed = nn.ModuleList(copy.deepcopy(bbox_embed) for _ in range(num_heads))
-        self.norm = nn.Identity() if norm is None else norm
-        self.refine = refine
-        self.look_forward_twice = look_forward_twice
-        self.share_heads = share_heads
+        self.eval_layers = eval_layers
+        self.activation_checkpointing = activation_checkpointing
+        self._adopt(predictor)
 
-    def forward(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, B, Q, K)`` and boxes ``(N, B, Q, 4)``, normalized cxcywh."""
+    def _adopt(self, predictor: nn.Module) -> None:
+        """Registers the predictor's modules here, and keeps the predictor beside them."""
+        own = [name for name, _ in (*predictor.named_parameters(), *predictor.named_buffers())]
+        tensors = [name for name in own if "." not in name]
+        taken = [name for name, _ in predictor.named_children() if hasattr(self, name)]
+        if tensors or taken:
+            raise ValueError(
+                f"{type(predictor).__name__} can't be named as a part of the decoder: put its "
+                f"tensors {tensors} into a module of their own, and give its modules other names "
+                f"than {taken}."
+            )
+        for name, module in predictor.named_children():
+            self.add_module(name, module)
+        object.__setattr__(self, "predictor", predictor)
+
+    def train(self, mode: bool = True) -> Decoder:
+        """The predictor is told too, as it isn't registered."""
+        self.predictor.train(mode)
+        return super().train(mode)
+
+    def reset_parameters(self) -> None:
+        """The predictor's start, where it has one; see :mod:`detrex.modeling.initialization`."""
+        reset = getattr(self.predictor, "reset_parameters", None)
+        if reset is not None:
+            reset()
+
+    def forward(self, queries: Queries, memory: Memory) -> list[LayerOutput]:
+        """The predictions of each layer that runs."""
         x, anchors, mask = queries.content, queries.anchors, queries.mask()
-        base = anchors
-        logits, boxes = [], []
-        for i, layer in enumerate(self.layers):
+        state: Any = None
+        outputs = []
+        num_layers = len(self.layers) if self.training else self.eval_layers or len(self.layers)
+        for i, layer in enumerate(islice(self.layers, num_layers)):
             pos = self.query_pos(i, x, queries.pos, anchors)
-            x = layer(
+            x = checkpointed(
+                layer,
                 x,
+                enabled=self.activation_checkpointing,
                 key=memory.tokens,
                 value=memory.tokens,
                 query_pos=pos.embed,
@@ -89,26 +110,20 @@ class Decoder(nn.Module):
                 spatial_shapes=memory.shapes,
                 is_first_layer=i == 0,
             )
-            head = 0 if self.share_heads else i
-            out = self.norm(x)
-            logits.append(self.class_embed[head](out))
-            boxes.append(shift(base, self.bbox_embed[head](out)))
-            if self.refine and i + 1 < len(self.layers):
-                refined = shift(anchors, self.bbox_embed[head](x))
-                anchors = refined.detach()
-                base = refined if self.look_forward_twice else anchors
-        return torch.stack(logits), torch.stack(boxes)
+            output, anchors, state = self.predictor(i, x, anchors, memory, state)
+            outputs.append(output)
+        return outputs
 
 
 class ConditionalDecoder(Decoder):
     """A decoder whose cross-attention uses the learned position in the first layer alone, where
     the content says nothing yet; later layers have no projection for it.
 
-    Source: "Conditional DETR", 2108.06152. Arguments as for :class:`Decoder`; ``layer`` is a
+    Source: "Conditional DETR", arXiv:2108.06152. Arguments as for :class:`Decoder`; ``layer`` is a
     :func:`~detrex.modeling.transformer.conditional_decoder_layer`.
     """
 
-    def __init__(self, layer: nn.Module, num_layers: int, *args, **kwargs):
+    def __init__(self, layer: nn.Module, num_layers: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(layer, num_layers, *args, **kwargs)
         for later in self.layers[1:]:
             cross_attention = cast(BaseTransformerLayer, later).attentions[1]

@@ -1,40 +1,35 @@
 """The meta-architecture: images in, losses or detections out, for every DETR.
 
-Letters: ``B`` batch, ``C`` channels, ``H``, ``W`` height and width, ``L`` levels.
+Letters: ``B`` batch, ``C`` channels, ``H``, ``W`` height and width, ``D`` detections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.modeling import Backbone, detector_postprocess
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from detrex.layers import BaseTransformerLayer, box_xyxy_to_cxcywh
-
-from .backbone.pixels import IMAGENET_RGB
-from .checks import check_counts, check_inputs, check_targets
-from .criterion import SetCriterion
-from .neck import ChannelMapper
-from .predictions import Prediction, Targets
-from .transformer import DetrTransformer
-
-Sizes = list[tuple[int, int]]
-
-
-class Features(NamedTuple):
-    """Feature levels of a batch, finest first."""
-
-    maps: list[Tensor]
-    """Per level ``(B, C, H, W)``."""
-    masks: list[Tensor]
-    """Per level ``(B, H, W)``, True on padding."""
-    padded: bool
-    """Whether any mask is True anywhere."""
+from detrex.modeling.backbone.pixels import IMAGENET_RGB
+from detrex.modeling.checks import check_counts, check_inputs, check_targets
+from detrex.modeling.criterion import SetCriterion
+from detrex.modeling.levels import (
+    Levels,
+    any_padding,
+    canvas_size,
+    merge_levels,
+    pad,
+    pad_images,
+    padding_mask,
+    valid_cells,
+)
+from detrex.modeling.neck import Neck
+from detrex.modeling.predictions import Prediction, Targets
+from detrex.modeling.shared import connect_shared
+from detrex.modeling.targets import targets_from_instances
+from detrex.modeling.transformer import DetrTransformer
 
 
 class DETR(nn.Module):
@@ -63,7 +58,7 @@ class DETR(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        neck: ChannelMapper,
+        neck: Neck,
         position_embedding: nn.Module,
         transformer: DetrTransformer,
         criterion: SetCriterion,
@@ -75,7 +70,7 @@ class DETR(nn.Module):
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         activation_checkpointing: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, num_queries=num_queries)
         if criterion.num_classes != num_classes:
@@ -94,18 +89,19 @@ class DETR(nn.Module):
         self.num_queries = num_queries
         self.embed_dim = embed_dim
         self.aux_loss = aux_loss
-        for module in transformer.modules():
-            if isinstance(module, BaseTransformerLayer):
-                module.activation_checkpointing = activation_checkpointing
-        if pixel_mean is None:
-            pixel_mean = getattr(backbone, "pixel_mean", IMAGENET_RGB.mean)
-        if pixel_std is None:
-            pixel_std = getattr(backbone, "pixel_std", IMAGENET_RGB.std)
-        as_buffer = lambda values: torch.tensor(list(values)).view(-1, 1, 1)  # noqa: E731
+        if activation_checkpointing:
+            transformer.encoder.activation_checkpointing = True
+            transformer.decoder.activation_checkpointing = True
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", as_buffer(pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", as_buffer(pixel_std), persistent=False)
+        statistics = (
+            ("pixel_mean", pixel_mean, IMAGENET_RGB.mean),
+            ("pixel_std", pixel_std, IMAGENET_RGB.std),
+        )
+        for name, values, default in statistics:
+            values = getattr(backbone, name, default) if values is None else values
+            self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+        connect_shared(self)
 
     @property
     def device(self) -> torch.device:
@@ -139,15 +135,41 @@ class DETR(nn.Module):
             for f, x, (h, w) in zip(found, batched_inputs, sizes, strict=True)
         ]
 
+    def detect(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Detections from tensors to tensors, best first: what is exported and deployed.
+
+        No Python number depends on the sizes, so :func:`torch.export.export` keeps batch, height
+        and width dynamic (:class:`~detrex.modeling.inference.TensorDetector`). :meth:`forward` does
+        the same with dictionaries, and gives images of each size a canvas of their own.
+
+        Args:
+            images: ``(B, channels, H, W)``, 0-255, padded at the right and bottom to one size.
+            sizes: ``(B, 2)`` integers, (height, width) of each image; None if none is padded. Near
+                the padding, features differ a little from those of the image alone.
+
+        Returns:
+            boxes ``(B, D, 4)``, xyxy in pixels, scores ``(B, D)`` and labels ``(B, D)``.
+        """
+        height, width = images.shape[-2:]
+        images = (images.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std
+        padded = sizes is not None or self.backbone.size_divisibility > 1
+        if sizes is None:
+            side = torch.arange(1, device=images.device)
+            sizes = torch.stack((side + height, side + width), -1).expand(images.shape[0], -1)
+        else:
+            images = images.masked_fill(padding_mask(sizes, images)[:, None], 0.0)
+        canvas = pad(images, *canvas_size(height, width, *self._canvas_rules()))
+        levels = self._levels(canvas, sizes)._replace(padded=padded)
+        last = self._transform(levels)[0]
+        found = self.postprocess(last.logits, last.boxes)
+        return found.pixel_boxes(sizes), found.scores, found.classes
+
     def predict(self, images: list[Tensor], targets: Targets | None = None) -> list[Prediction]:
         """Normalized images ``(channels, H, W)`` -> predictions, the last layer's first.
 
         With ``targets`` there are also those of queries that only train.
         """
-        maps, masks, padded = self.features(images)
-        dtype = self.pixel_mean.dtype
-        pos = [self.position_embedding(mask, dtype=dtype, padded=padded) for mask in masks]
-        return self.transformer(maps, masks, pos, padded, targets)
+        return self._transform(self.features(images), targets)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> list[Tensor]:
         """Images on the model's device and in its dtype, normalized, each of its own size.
@@ -159,69 +181,47 @@ class DETR(nn.Module):
         mean, std = self.pixel_mean, self.pixel_std
         return [(x["image"].to(mean, non_blocking=True) - mean) / std for x in batched_inputs]
 
-    def features(self, images: list[Tensor]) -> Features:
-        """Feature levels of images of any sizes.
-
-        In training the images share one canvas, as the published models were trained. In
-        evaluation each size has its own: convolutions and norms would otherwise carry the padding
-        into the image, and an image would look different with every batch it is in.
-        """
-        groups: dict[Any, list[int]] = {}
-        for i, image in enumerate(images):
-            groups.setdefault("batch" if self.training else image.shape, []).append(i)
-        maps: dict[int, list[Tensor]] = {}
-        valid: dict[int, list[tuple[int, ...]]] = {}
-        for members in groups.values():
-            canvas = ImageList.from_tensors(
-                [images[i] for i in members],
-                self.backbone.size_divisibility,
-                padding_constraints=self.backbone.padding_constraints,
-            )
-            levels = self.neck(self.backbone(canvas.tensor))
-            canvas_size = canvas.tensor.shape[-2:]
-            for row, i in enumerate(members):
-                size = images[i].shape[-2:]
-                maps[i] = [level[row] for level in levels]
-                valid[i] = [_valid_size(size, canvas_size, level.shape[-2:]) for level in levels]
-        order = range(len(images))
-        return _batch_levels([maps[i] for i in order], [valid[i] for i in order])
-
     def prepare_targets(self, batched_inputs: list[dict[str, Any]]) -> Targets:
-        """Per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh.
+        """Targets on the model's device, boxes in its dtype.
 
         Raises:
             ValueError: a class is not below ``num_classes``, or a box not finite; names the image.
         """
         check_targets(batched_inputs, self.num_classes)
-        targets: Targets = []
-        for x in batched_inputs:
-            # Computed where they are, most likely on the CPU: a GPU then need not be waited for.
-            instances = x["instances"]
-            height, width = instances.image_size
-            boxes = instances.gt_boxes.tensor.to(self.pixel_mean.dtype)
-            boxes = box_xyxy_to_cxcywh(boxes / boxes.new_tensor((width, height, width, height)))
-            labels = instances.gt_classes.to(self.device, non_blocking=True)
-            targets.append({"labels": labels, "boxes": boxes.to(self.device, non_blocking=True)})
-        return targets
+        return targets_from_instances(batched_inputs, self.device, self.pixel_mean.dtype)
 
+    def features(self, images: list[Tensor]) -> Levels:
+        """Feature levels of images of any sizes, without positions.
 
-def _valid_size(
-    image: Sequence[int], canvas: Sequence[int], level: Sequence[int]
-) -> tuple[int, ...]:
-    """Rows and columns of a feature level that show at least a part of the image."""
-    return tuple(-(-i * n // c) for i, c, n in zip(image, canvas, level, strict=True))
+        In training the images share one canvas, as the published models were trained. In
+        evaluation each size has its own: convolutions and norms would otherwise carry the padding
+        into the image, and an image would look different with every batch it is in.
+        """
+        members: dict[Any, list[int]] = {}
+        for i, image in enumerate(images):
+            members.setdefault("batch" if self.training else image.shape, []).append(i)
+        parts = []
+        for places in members.values():
+            own = [images[i] for i in places]
+            sizes = [(image.shape[-2], image.shape[-1]) for image in own]
+            canvas = pad_images(own, *self._canvas_rules())
+            levels = self._levels(canvas, torch.tensor(sizes).to(self.device, non_blocking=True))
+            parts.append(levels._replace(padded=any_padding(sizes, canvas, levels.maps)))
+        return merge_levels(parts, list(members.values()))
 
+    def _canvas_rules(self) -> tuple[int, dict[str, int]]:
+        return self.backbone.size_divisibility, self.backbone.padding_constraints
 
-def _batch_levels(maps: list[list[Tensor]], valid: list[list[tuple[int, ...]]]) -> Features:
-    """Levels of each image ``(C, h, w)``, and how much of them is image, as one batch."""
-    batched, masks, padded = [], [], False
-    for levels, sizes in zip(zip(*maps, strict=True), zip(*valid, strict=True), strict=True):
-        height, width = (max(level.shape[axis] for level in levels) for axis in (-2, -1))
-        mask = torch.ones(len(levels), height, width, dtype=torch.bool)
-        for row, (h, w) in enumerate(sizes):
-            mask[row, :h, :w] = False
-        padded = padded or any(size != (height, width) for size in sizes)
-        masks.append(mask.to(levels[0].device, non_blocking=True))
-        full = [F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in levels]
-        batched.append(torch.stack(full))
-    return Features(batched, masks, padded)
+    def _levels(self, canvas: Tensor, sizes: Tensor) -> Levels:
+        """Levels of normalized images of ``sizes (B, 2)`` on a canvas ``(B, channels, H, W)``."""
+        maps = self.neck(self.backbone(canvas))
+        count = getattr(self.neck, "num_pixel_levels", 0)
+        pixels, maps = maps[:count], maps[count:]
+        valid = [valid_cells(sizes, canvas.shape[-2:], level.shape[-2:]) for level in maps]
+        masks = [padding_mask(cells, level) for cells, level in zip(valid, maps, strict=True)]
+        return Levels(maps, masks, pixels=pixels)
+
+    def _transform(self, levels: Levels, targets: Targets | None = None) -> list[Prediction]:
+        dtype, padded = self.pixel_mean.dtype, levels.padded
+        pos = [self.position_embedding(mask, dtype=dtype, padded=padded) for mask in levels.masks]
+        return self.transformer(levels._replace(pos=pos), targets)

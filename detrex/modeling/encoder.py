@@ -6,7 +6,8 @@ import copy
 
 from torch import nn
 
-from .memory import Memory
+from detrex.layers.checkpointing import checkpointed
+from detrex.modeling.memory import Memory
 
 
 class Encoder(nn.Module):
@@ -15,13 +16,23 @@ class Encoder(nn.Module):
     Args:
         layer: a transformer layer that takes the keyword arguments below; copied.
         num_layers: number of copies.
-        pos_scale: scales the positions of the tokens by a function of them (DAB-DETR, 2201.12329).
+        pos_scale: scales the positions of the tokens by a function of them (DAB-DETR,
+            arXiv:2201.12329).
+        activation_checkpointing: in training compute each layer twice rather than keep what it
+            holds.
     """
 
-    def __init__(self, layer: nn.Module, num_layers: int, pos_scale: nn.Module | None = None):
+    def __init__(
+        self,
+        layer: nn.Module,
+        num_layers: int,
+        pos_scale: nn.Module | None = None,
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.pos_scale = pos_scale
+        self.activation_checkpointing = activation_checkpointing
 
     def forward(self, memory: Memory) -> Memory:
         tokens = memory.tokens
@@ -30,8 +41,10 @@ class Encoder(nn.Module):
             pos = memory.pos
             if self.pos_scale is not None:
                 pos = pos * self.pos_scale(tokens)
-            tokens = layer(
+            tokens = checkpointed(
+                layer,
                 tokens,
+                enabled=self.activation_checkpointing,
                 query_pos=pos,
                 query_key_padding_mask=memory.padding,
                 key_padding_mask=memory.padding,

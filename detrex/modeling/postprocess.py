@@ -5,8 +5,10 @@ Letters: ``B`` batch, ``Q`` queries, ``K`` classes, ``D`` detections.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -24,14 +26,17 @@ class Detections(NamedTuple):
     boxes: Tensor
     """``(B, D, 4)``, normalized cxcywh."""
 
-    def instances(self, image_sizes: list[tuple[int, int]]) -> list[Instances]:
+    def pixel_boxes(self, sizes: Tensor) -> Tensor:
+        """``(B, D, 4)``, xyxy in pixels of images of ``sizes (B, 2)``, (height, width)."""
+        scale = sizes.flip(-1).repeat(1, 2).to(self.boxes)
+        return box_cxcywh_to_xyxy(self.boxes) * scale[:, None]
+
+    def instances(self, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """Per image, with boxes in pixels of an image of (height, width)."""
         results = []
-        for i, (height, width) in enumerate(image_sizes):
-            boxes = box_cxcywh_to_xyxy(self.boxes[i])
-            scale = boxes.new_tensor((width, height, width, height))
-            found = Instances((height, width))
-            found.pred_boxes = Boxes(boxes * scale)
+        for i, boxes in enumerate(self.pixel_boxes(torch.tensor(image_sizes))):
+            found = Instances(image_sizes[i])
+            found.pred_boxes = Boxes(boxes)
             found.scores = self.scores[i]
             found.pred_classes = self.classes[i]
             results.append(found)
@@ -49,7 +54,7 @@ class TopKSigmoid(nn.Module):
         num_boxes: detections ``D`` per image; all pairs if there are fewer.
     """
 
-    def __init__(self, num_boxes: int = 300):
+    def __init__(self, num_boxes: int = 300) -> None:
         super().__init__()
         self.num_boxes = num_boxes
 
@@ -57,7 +62,7 @@ class TopKSigmoid(nn.Module):
         """``(B, Q, K)`` and ``(B, Q, 4)`` to the best ``D``."""
         num_classes = logits.shape[-1]
         pairs = at_least_float32(logits).sigmoid().flatten(1)
-        scores, index = pairs.topk(min(self.num_boxes, pairs.shape[1]), 1)
+        scores, index = pairs.topk(torch.sym_min(self.num_boxes, pairs.shape[1]), 1)
         query = index.div(num_classes, rounding_mode="floor")
         return Detections(scores, index % num_classes, _gather(boxes, query))
 

@@ -28,7 +28,7 @@ class Target(Boxed, total=False):
     it to whatever loss or cost asks for them."""
 
     masks: Tensor
-    """``(T, H, W)`` boolean, of the padded canvas of the batch."""
+    """``(T, H, W)`` boolean, of the image without padding."""
 
 
 Targets = list[Target]
@@ -39,7 +39,7 @@ Indices = list[tuple[Tensor, Tensor]]
 
 
 def map_targets(targets: Targets, change: Callable[[str, Tensor], Tensor]) -> Targets:
-    """``change(name, tensor)`` of every tensor of every target, masks and whatever else included."""
+    """``change(name, tensor)`` of every tensor of every target, masks and others included."""
     changed = [{name: change(name, rows) for name, rows in t.items()} for t in targets]  # type: ignore[arg-type]
     return cast(Targets, changed)
 
@@ -103,7 +103,7 @@ class Prediction:
     logits: Tensor
     boxes: Tensor
     suffix: str = ""
-    supervision: Supervision = Supervision()
+    supervision: Supervision = field(default_factory=Supervision)
     auxiliary: bool = False
     extras: Extras = field(default_factory=Extras)
 

@@ -6,6 +6,7 @@ tokens, ``C`` channels, ``K`` classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers import MLP, get_sine_pos_embed
+from detrex.modeling.memory import Memory
+from detrex.modeling.predictions import Prediction, Supervision
 from detrex.utils import at_least_float32, inverse_sigmoid
-
-from .memory import Memory
-from .predictions import Prediction, Supervision
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Group:
     """Whether its queries also attend to the matching ones."""
     suffix: str = "{layer}"
     """Of the names of its losses; ``{layer}`` is nothing for the last layer, then ``_0``, ..."""
-    supervision: Supervision = Supervision()
+    supervision: Supervision = field(default_factory=Supervision)
     """What it is trained for."""
 
 
@@ -124,7 +124,7 @@ class LearnedQueries(nn.Module):
             nn.init.zeros_(self.anchor_head.bias)
 
     def forward(self, memory: Memory) -> Queries:
-        pos = self.pos.weight.expand(len(memory.tokens), -1, -1)
+        pos = self.pos.weight.expand(memory.tokens.shape[0], -1, -1)
         content = torch.zeros_like(pos)
         if self.content is not None:
             content = self.content.weight.expand_as(pos)
@@ -195,20 +195,42 @@ class LearnedAnchors(nn.Module):
             content = F.pad(content, (0, self.embed_dim - content.shape[-1]))
         else:
             content = memory.tokens.new_zeros(len(anchors), self.embed_dim)
-        batch = len(memory.tokens)
+        batch = memory.tokens.shape[0]
         return Queries(content.expand(batch, -1, -1), anchors.expand(batch, -1, -1))
 
 
-def _pick(x: Tensor, index: Tensor) -> Tensor:
+def pick(x: Tensor, index: Tensor) -> Tensor:
     """Rows ``(B, Q)`` of ``(B, S, n)`` -> ``(B, Q, n)``."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class RankTable(nn.Embedding):
-    """Contents by rank that start like the matrices of the transformer, as DINO's (2203.03605)."""
+    """Contents by rank that start like the matrices of the transformer, as DINO's
+    (arXiv:2203.03605)."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
+
+
+class TopScores(nn.Module):
+    """The tokens with the highest scores, best first."""
+
+    def forward(
+        self, scores: Tensor, count: int, boxes: Callable[[Tensor], Tensor], memory: Memory
+    ) -> Tensor:
+        """Chooses tokens to become queries.
+
+        Args:
+            scores: ``(B, S)``.
+            count: how many to take; fewer if there are fewer tokens.
+            boxes: gives the boxes ``(B, n, 4)``, normalized cxcywh, of tokens ``(B, n)``. They are
+                computed when it is called, for those tokens alone.
+            memory: where the tokens come from.
+
+        Returns:
+            ``(B, Q)`` tokens.
+        """
+        return scores.topk(torch.sym_min(count, scores.shape[1]), 1).indices
 
 
 class EncoderProposals(nn.Module):
@@ -221,8 +243,9 @@ class EncoderProposals(nn.Module):
         embed_dim: channels ``C``.
         class_embed: ``(..., C) -> (..., K)`` logits.
         bbox_embed: ``(..., C) -> (..., 4)`` change of the prior box, in logits.
-        learned_content: content is learned per rank (mixed query selection of DINO, 2203.03605),
-            instead of the features of the tokens taken.
+        learned_content: content is learned per rank (mixed query selection of DINO,
+            arXiv:2203.03605), instead of the features of the tokens taken.
+        selection: takes the tokens, by scores and boxes; :class:`TopScores` if not given.
     """
 
     base_size = 0.05
@@ -235,32 +258,32 @@ class EncoderProposals(nn.Module):
         class_embed: nn.Module,
         bbox_embed: nn.Module,
         learned_content: bool = False,
-    ):
+        selection: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.output = nn.Linear(embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
         self.class_embed = class_embed
         self.bbox_embed = bbox_embed
+        self.selection = TopScores() if selection is None else selection
         self.content: nn.Embedding | None = None
         if learned_content:
             self.content = RankTable(num_queries, embed_dim)
 
     def forward(self, memory: Memory) -> Queries:
-        tokens, logits, priors = self.propose(memory)
-        index = self.best(logits.amax(-1))
-        tokens = _pick(tokens, index)
-        anchors = (self.bbox_embed(tokens) + _pick(priors, index)).sigmoid()
+        features, logits, priors = self.propose(memory)
+        refine = lambda tokens, index: (self.bbox_embed(tokens) + pick(priors, index)).sigmoid()  # noqa: E731
+        boxes = lambda index: refine(pick(features, index), index)  # noqa: E731
+        index = self.selection(logits.amax(-1), self.num_queries, boxes, memory)
+        tokens = pick(features, index)
+        anchors = refine(tokens, index)
         if self.content is None:
             content = tokens.detach()
         else:
             content = self.content.weight[: index.shape[1]].expand_as(tokens)
-        prediction = Prediction(_pick(logits, index), anchors, suffix="_enc")
+        prediction = Prediction(pick(logits, index), anchors, suffix="_enc")
         return Queries(content, anchors.detach(), predictions=[prediction])
-
-    def best(self, score: Tensor) -> Tensor:
-        """Indices ``(B, Q)`` of the highest scores ``(B, S)``, best first."""
-        return score.topk(min(self.num_queries, score.shape[1]), 1).indices
 
     def propose(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
         """Per token: features ``(B, S, C)``, logits ``(B, S, K)``, prior boxes ``(B, S, 4)`` in
@@ -300,8 +323,9 @@ class BoxEncodedProposals(EncoderProposals):
         class_embed: nn.Module,
         bbox_embed: nn.Module,
         learned_content: bool = False,
-    ):
-        super().__init__(num_queries, embed_dim, class_embed, bbox_embed)
+        selection: nn.Module | None = None,
+    ) -> None:
+        super().__init__(num_queries, embed_dim, class_embed, bbox_embed, selection=selection)
         self.content = nn.Embedding(num_queries, embed_dim) if learned_content else None
         self.box_encoding = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.box_norm = nn.LayerNorm(2 * embed_dim)
@@ -310,7 +334,11 @@ class BoxEncodedProposals(EncoderProposals):
     def forward(self, memory: Memory) -> Queries:
         tokens, logits, priors = self.propose(memory)
         boxes = self.bbox_embed(tokens) + priors
-        anchors = _pick(boxes.detach(), self.best(logits[..., 0])).sigmoid()
+        fixed = boxes.detach()
+        index = self.selection(
+            logits[..., 0], self.num_queries, lambda index: pick(fixed, index).sigmoid(), memory
+        )
+        anchors = pick(fixed, index).sigmoid()
         sine = get_sine_pos_embed(anchors, self.embed_dim // 2, exchange_xy=False)
         pos, content = self.box_norm(self.box_encoding(sine.to(tokens.dtype))).chunk(2, -1)
         if self.content is not None:

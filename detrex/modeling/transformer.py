@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detrex.layers import (
     FFN,
@@ -15,13 +15,14 @@ from detrex.layers import (
     MultiheadAttention,
     MultiScaleDeformableAttention,
 )
-
-from .decoder import Decoder
-from .encoder import Encoder
-from .heads import BoxHead, ClassHead
-from .memory import flatten_levels
-from .predictions import Prediction, Targets
-from .queries import Queries
+from detrex.modeling.decoder import Decoder
+from detrex.modeling.encoder import Encoder
+from detrex.modeling.initialization import initialize
+from detrex.modeling.levels import Levels
+from detrex.modeling.memory import flatten_levels
+from detrex.modeling.predictions import Prediction, Targets
+from detrex.modeling.predictor import LayerOutput
+from detrex.modeling.queries import Queries
 
 ENCODER_ORDER = ("self_attn", "norm", "ffn", "norm")
 DECODER_ORDER = ("self_attn", "norm", "cross_attn", "norm", "ffn", "norm")
@@ -125,7 +126,7 @@ class DetrTransformer(nn.Module):
     Args:
         encoder: maps a memory to a memory.
         queries: maps the encoded memory to the queries of the decoder (seam 1).
-        decoder: maps queries and memory to logits and boxes.
+        decoder: maps queries and memory to the predictions of its layers.
         groups: by name, what adds queries for training (seam 3): each maps queries, and the
             targets or None at evaluation, to queries.
         num_levels: feature levels that get an embedding of their own; 0 for single-level models.
@@ -140,7 +141,7 @@ class DetrTransformer(nn.Module):
         num_levels: int = 0,
         embed_dim: int = 256,
         groups: Mapping[str, nn.Module] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.queries = queries
@@ -149,72 +150,45 @@ class DetrTransformer(nn.Module):
         self.level_embeds = None
         if num_levels:
             self.level_embeds = nn.Parameter(torch.empty(num_levels, embed_dim))
-        self.init_weights()
+        initialize(self)
 
-    @torch.no_grad()
-    def init_weights(self) -> None:
-        """Xavier for matrices, but for embeddings, heads and deformable attention, which know
-        their own start."""
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        for module in self.modules():
-            if isinstance(module, (nn.Embedding, ClassHead, BoxHead)):
-                module.reset_parameters()
-            elif isinstance(module, MultiScaleDeformableAttention):
-                module.init_weights()
-        for later in self.decoder.bbox_embed[1:]:  # only the first layer guesses a size
-            if isinstance(later, BoxHead):
-                later.size_bias = 0.0
-                later.reset_parameters()
+    def reset_parameters(self) -> None:
+        """Normal level embeddings; :func:`.initialize` asks everything inside before."""
         if self.level_embeds is not None:
             nn.init.normal_(self.level_embeds)
 
-    def forward(
-        self,
-        features: Sequence[Tensor],
-        masks: Sequence[Tensor],
-        pos: Sequence[Tensor],
-        padded: bool = True,
-        targets: Targets | None = None,
-    ) -> list[Prediction]:
+    def forward(self, levels: Levels, targets: Targets | None = None) -> list[Prediction]:
         """Predictions of the last decoder layer, of the others in order, of the encoder; then, in
         training, those of the further groups of queries.
 
         Args:
-            features: per level ``(B, C, H, W)``.
-            masks: per level ``(B, H, W)``, True on padding.
-            pos: per level ``(B, C, H, W)``.
-            padded: whether there is any padding.
+            levels: feature levels with their positions.
             targets: what to train for; None at evaluation.
         """
-        memory = flatten_levels(features, masks, pos, self.level_embeds, padded)
-        memory = self.encoder(memory)
+        memory = self.encoder(flatten_levels(levels, self.level_embeds))
         queries: Queries = self.queries(memory)
         for group in self.groups.values():
             queries = group(queries, targets)
-        logits, boxes = self.decoder(queries, memory)
-        matching, *others = by_group(queries, logits, boxes)
+        matching, *others = by_group(queries, self.decoder(queries, memory))
         return [*matching, *queries.predictions, *(p for group in others for p in group)]
 
 
-def by_group(queries: Queries, logits: Tensor, boxes: Tensor) -> list[list[Prediction]]:
-    """``(N, B, Q, K)`` and ``(N, B, Q, 4)`` -> per group of queries the predictions of the last
-    layer and then of the others in order."""
+def by_group(queries: Queries, outputs: Sequence[LayerOutput]) -> list[list[Prediction]]:
+    """Per group of queries the predictions of the last layer and then of the others in order."""
     groups = queries.members()
-    sizes = [group.size for group in groups]
-    split = zip(groups, logits.split(sizes, 2), boxes.split(sizes, 2), strict=True)
-    order = [-1, *range(len(logits) - 1)]
+    layers = [output.split([group.size for group in groups]) for output in outputs]
+    order = [-1, *range(len(outputs) - 1)]
     return [
         [
             Prediction(
-                group_logits[i],
-                group_boxes[i],
+                layers[i][place].logits,
+                layers[i][place].boxes,
                 group.suffix.format(layer="" if i == -1 else f"_{i}"),
                 group.supervision,
                 auxiliary=i != -1,
+                extras=layers[i][place].extras,
             )
             for i in order
         ]
-        for group, group_logits, group_boxes in split
+        for place, group in enumerate(groups)
     ]

@@ -19,8 +19,8 @@ decoder = model.transformer.decoder
 decoder._target_ = ConditionalDecoder
 decoder.layer._target_ = conditional_decoder_layer
 decoder.query_pos = L(ConditionalPosition)(embed_dim="${....embed_dim}")
-decoder.class_embed.no_object = False
-decoder.bbox_embed.zero_init = True
+decoder.predictor.class_embed.no_object = False
+decoder.predictor.bbox_embed.zero_init = True
 
 model.criterion.update(loss_class_type="focal_loss", alpha=0.25, gamma=2.0)
 model.criterion.weight_dict.loss_class = 2.0

@@ -13,4 +13,4 @@ model.transformer.queries = L(EncoderProposals)(
     class_embed=L(ClassHead)(embed_dim="${....embed_dim}", num_classes="${....num_classes}"),
     bbox_embed=L(BoxHead)(embed_dim="${....embed_dim}"),
 )
-model.transformer.decoder.bbox_embed.size_bias = 0.0  # proposals have a size already
+model.transformer.decoder.predictor.bbox_embed.size_bias = 0.0  # proposals have a size already

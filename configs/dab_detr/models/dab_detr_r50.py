@@ -22,7 +22,7 @@ model.transformer.encoder.pos_scale = L(MLP)(
     num_layers=2,
 )
 model.transformer.decoder.query_pos.modulated = True
-model.transformer.decoder.update(refine=True, look_forward_twice=True)
+model.transformer.decoder.predictor.update(refine=True, look_forward_twice=True)
 for part in (model.transformer.encoder, model.transformer.decoder):
     part.layer.update(dropout=0.0, activation=L(nn.PReLU)())
 model.criterion.weight_dict.loss_class = 1.0

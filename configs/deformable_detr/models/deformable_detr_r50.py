@@ -16,6 +16,7 @@ from detrex.modeling.heads import BoxHead, ClassHead
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.neck import ChannelMapper
 from detrex.modeling.postprocess import TopKSigmoid
+from detrex.modeling.predictor import BoxPredictor
 from detrex.modeling.queries import LearnedQueries
 from detrex.modeling.query_pos import FixedPosition
 from detrex.modeling.transformer import (
@@ -70,12 +71,15 @@ model = L(DETR)(
             ),
             num_layers=6,
             query_pos=L(FixedPosition)(),
-            class_embed=L(ClassHead)(
-                embed_dim="${....embed_dim}", num_classes="${....num_classes}"
+            predictor=L(BoxPredictor)(
+                num_layers="${..num_layers}",
+                class_embed=L(ClassHead)(
+                    embed_dim="${.....embed_dim}", num_classes="${.....num_classes}"
+                ),
+                bbox_embed=L(BoxHead)(embed_dim="${.....embed_dim}", size_bias=-2.0),
+                refine=False,
+                share_heads=True,
             ),
-            bbox_embed=L(BoxHead)(embed_dim="${....embed_dim}", size_bias=-2.0),
-            refine=False,
-            share_heads=True,
         ),
     ),
     criterion=L(SetCriterion)(

@@ -2,5 +2,4 @@
 
 from .deformable_detr_r50 import model
 
-model.transformer.decoder.refine = True
-model.transformer.decoder.share_heads = False
+model.transformer.decoder.predictor.update(refine=True, share_heads=False)

@@ -16,6 +16,7 @@ from detrex.modeling.heads import BoxHead, ClassHead
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.neck import ChannelMapper
 from detrex.modeling.postprocess import SoftmaxPerQuery
+from detrex.modeling.predictor import BoxPredictor
 from detrex.modeling.queries import LearnedQueries
 from detrex.modeling.query_pos import FixedPosition
 from detrex.modeling.transformer import DetrTransformer, decoder_layer, encoder_layer
@@ -48,12 +49,15 @@ model = L(DETR)(
             ),
             num_layers=6,
             query_pos=L(FixedPosition)(),
-            class_embed=L(ClassHead)(
-                embed_dim="${....embed_dim}", num_classes="${....num_classes}", no_object=True
+            predictor=L(BoxPredictor)(
+                num_layers="${..num_layers}",
+                class_embed=L(ClassHead)(
+                    embed_dim="${.....embed_dim}", num_classes="${.....num_classes}", no_object=True
+                ),
+                bbox_embed=L(BoxHead)(embed_dim="${.....embed_dim}", zero_init=False),
+                norm=L(nn.LayerNorm)(normalized_shape="${.....embed_dim}"),
+                share_heads=True,
             ),
-            bbox_embed=L(BoxHead)(embed_dim="${....embed_dim}", zero_init=False),
-            norm=L(nn.LayerNorm)(normalized_shape="${....embed_dim}"),
-            share_heads=True,
         ),
     ),
     criterion=L(SetCriterion)(

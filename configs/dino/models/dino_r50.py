@@ -9,8 +9,8 @@ from ...dab_deformable_detr.models.dab_deformable_detr_r50_two_stage import mode
 
 model.num_queries = 900
 model.transformer.queries.learned_content = True
-model.transformer.decoder.update(
-    look_forward_twice=True, norm=L(nn.LayerNorm)(normalized_shape="${....embed_dim}")
+model.transformer.decoder.predictor.update(
+    look_forward_twice=True, norm=L(nn.LayerNorm)(normalized_shape="${.....embed_dim}")
 )
 model.transformer.decoder.query_pos.scaled = False
 model.transformer.groups.denoising = L(ContrastiveDenoising)(

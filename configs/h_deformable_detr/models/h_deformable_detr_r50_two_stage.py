@@ -10,5 +10,5 @@ model.transformer.queries.update(num_queries=1800, learned_content=True)
 model.transformer.groups.one_to_many = L(OneToMany)(num_queries="${....num_queries}", repeats=6)
 model.transformer.encoder.layer.update(feedforward_dim=2048, dropout=0.0)
 model.transformer.decoder.layer.update(feedforward_dim=2048, dropout=0.0)
-model.transformer.decoder.look_forward_twice = True
+model.transformer.decoder.predictor.look_forward_twice = True
 model.criterion.weight_dict.loss_class = 2.0
