@@ -17,13 +17,11 @@ from detrex.modeling.checks import check_counts, check_inputs, check_targets
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.levels import (
     Levels,
-    any_padding,
+    canvas_levels,
     canvas_size,
-    merge_levels,
+    image_levels,
     pad,
-    pad_images,
     padding_mask,
-    valid_cells,
 )
 from detrex.modeling.neck import Neck
 from detrex.modeling.predictions import Prediction, Targets
@@ -94,13 +92,11 @@ class DETR(nn.Module):
             transformer.decoder.activation_checkpointing = True
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
-        statistics = (
-            ("pixel_mean", pixel_mean, IMAGENET_RGB.mean),
-            ("pixel_std", pixel_std, IMAGENET_RGB.std),
-        )
-        for name, values, default in statistics:
-            values = getattr(backbone, name, default) if values is None else values
-            self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+        for name, values in (("mean", pixel_mean), ("std", pixel_std)):
+            if values is None:
+                values = getattr(backbone, f"pixel_{name}", getattr(IMAGENET_RGB, name))
+            column = torch.tensor(list(values)).view(-1, 1, 1)
+            self.register_buffer(f"pixel_{name}", column, persistent=False)
         connect_shared(self)
 
     @property
@@ -158,9 +154,10 @@ class DETR(nn.Module):
             sizes = torch.stack((side + height, side + width), -1).expand(images.shape[0], -1)
         else:
             images = images.masked_fill(padding_mask(sizes, images)[:, None], 0.0)
-        canvas = pad(images, *canvas_size(height, width, *self._canvas_rules()))
-        levels = self._levels(canvas, sizes)._replace(padded=padded)
-        last = self._transform(levels)[0]
+        rules = self.backbone.size_divisibility, self.backbone.padding_constraints
+        canvas = pad(images, *canvas_size(height, width, *rules))
+        levels = canvas_levels(self.backbone, self.neck, canvas, sizes)
+        last = self._transform(levels._replace(padded=padded))[0]
         found = self.postprocess(last.logits, last.boxes)
         return found.pixel_boxes(sizes), found.scores, found.classes
 
@@ -191,35 +188,8 @@ class DETR(nn.Module):
         return targets_from_instances(batched_inputs, self.device, self.pixel_mean.dtype)
 
     def features(self, images: list[Tensor]) -> Levels:
-        """Feature levels of images of any sizes, without positions.
-
-        In training the images share one canvas, as the published models were trained. In
-        evaluation each size has its own: convolutions and norms would otherwise carry the padding
-        into the image, and an image would look different with every batch it is in.
-        """
-        members: dict[Any, list[int]] = {}
-        for i, image in enumerate(images):
-            members.setdefault("batch" if self.training else image.shape, []).append(i)
-        parts = []
-        for places in members.values():
-            own = [images[i] for i in places]
-            sizes = [(image.shape[-2], image.shape[-1]) for image in own]
-            canvas = pad_images(own, *self._canvas_rules())
-            levels = self._levels(canvas, torch.tensor(sizes).to(self.device, non_blocking=True))
-            parts.append(levels._replace(padded=any_padding(sizes, canvas, levels.maps)))
-        return merge_levels(parts, list(members.values()))
-
-    def _canvas_rules(self) -> tuple[int, dict[str, int]]:
-        return self.backbone.size_divisibility, self.backbone.padding_constraints
-
-    def _levels(self, canvas: Tensor, sizes: Tensor) -> Levels:
-        """Levels of normalized images of ``sizes (B, 2)`` on a canvas ``(B, channels, H, W)``."""
-        maps = self.neck(self.backbone(canvas))
-        count = getattr(self.neck, "num_pixel_levels", 0)
-        pixels, maps = maps[:count], maps[count:]
-        valid = [valid_cells(sizes, canvas.shape[-2:], level.shape[-2:]) for level in maps]
-        masks = [padding_mask(cells, level) for cells, level in zip(valid, maps, strict=True)]
-        return Levels(maps, masks, pixels=pixels)
+        """Feature levels of normalized images of any sizes; in training they share a canvas."""
+        return image_levels(self.backbone, self.neck, images, one_canvas=self.training)
 
     def _transform(self, levels: Levels, targets: Targets | None = None) -> list[Prediction]:
         dtype, padded = self.pixel_mean.dtype, levels.padded

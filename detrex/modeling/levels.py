@@ -1,4 +1,4 @@
-"""Images on one canvas, and the feature levels that backbone and neck make of it.
+"""Images on a canvas, and the feature levels that backbone and neck make of it.
 
 Letters: ``B`` batch, ``C`` channels, ``H``, ``W`` height and width.
 """
@@ -6,7 +6,7 @@ Letters: ``B`` batch, ``C`` channels, ``H``, ``W`` height and width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,18 +61,6 @@ def canvas_size(
 def pad(image: Tensor, height: int, width: int, value: float = 0.0) -> Tensor:
     """``(..., H, W)`` with padding at the right and bottom; all sizes may be symbolic."""
     return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]), value=value)
-
-
-def pad_images(
-    images: Sequence[Tensor], divisibility: int = 0, constraints: Mapping[str, int] | None = None
-) -> Tensor:
-    """Images ``(..., H, W)`` of any sizes on one canvas ``(B, ..., H, W)`` of zeros.
-
-    Arguments and errors are those of :func:`canvas_size`.
-    """
-    height, width = (max(image.shape[axis] for image in images) for axis in (-2, -1))
-    height, width = canvas_size(height, width, divisibility, constraints)
-    return torch.stack([pad(image, height, width) for image in images])
 
 
 def valid_cells(sizes: Tensor, canvas: Sequence[int], level: Sequence[int]) -> Tensor:
@@ -134,5 +122,52 @@ def _stack_padded(maps: Sequence[Tensor], value: float, order: list[int]) -> Ten
     height, width = (max(m.shape[axis] for m in maps) for axis in (-2, -1))
     rows: list[Tensor] = []
     for m in maps:
-        rows += pad(m, height, width, value)
+        rows.extend(pad(m, height, width, value).unbind())
     return torch.stack([rows[i] for i in order])
+
+
+def canvas_levels(backbone: Any, neck: Any, canvas: Tensor, sizes: Tensor) -> Levels:
+    """Levels of normalized images on one canvas, without positions.
+
+    Args:
+        backbone: a detectron2 backbone.
+        neck: as :class:`~detrex.modeling.neck.Neck`.
+        canvas: ``(B, channels, H, W)``, images at the top left, zeros elsewhere.
+        sizes: ``(B, 2)`` integers, (height, width) of each image.
+    """
+    maps = neck(backbone(canvas))
+    count = getattr(neck, "num_pixel_levels", 0)
+    pixels, maps = maps[:count], maps[count:]
+    valid = [valid_cells(sizes, canvas.shape[-2:], level.shape[-2:]) for level in maps]
+    masks = [padding_mask(cells, level) for cells, level in zip(valid, maps, strict=True)]
+    return Levels(maps, masks, pixels=pixels)
+
+
+def image_levels(
+    backbone: Any, neck: Any, images: Sequence[Tensor], one_canvas: bool
+) -> Levels:
+    """Levels of normalized images ``(channels, H, W)`` of any sizes, without positions.
+
+    Args:
+        backbone: a detectron2 backbone.
+        neck: as :class:`~detrex.modeling.neck.Neck`.
+        images: at least one.
+        one_canvas: whether they share a canvas, as the published models were trained. Otherwise
+            those of each size have their own: convolutions and norms would carry the padding into
+            the image, and an image would look different with every batch that it is in.
+    """
+    members: dict[Any, list[int]] = {}
+    for i, image in enumerate(images):
+        members.setdefault("batch" if one_canvas else image.shape, []).append(i)
+    parts = []
+    for places in members.values():
+        sizes = [(images[i].shape[-2], images[i].shape[-1]) for i in places]
+        height, width = (max(sides) for sides in zip(*sizes, strict=True))
+        height, width = canvas_size(
+            height, width, backbone.size_divisibility, backbone.padding_constraints
+        )
+        canvas = torch.stack([pad(images[i], height, width) for i in places])
+        on_device = torch.tensor(sizes).to(canvas.device, non_blocking=True)
+        levels = canvas_levels(backbone, neck, canvas, on_device)
+        parts.append(levels._replace(padded=any_padding(sizes, canvas, levels.maps)))
+    return merge_levels(parts, list(members.values()))

@@ -29,9 +29,9 @@ def test_alone_and_in_a_padded_batch(recipe):
 def test_padding_is_seen_as_padding():
     model = zoo.small_model("dab_deformable_detr/dab_deformable_detr_r50_50ep.py").eval()
     batch = [zoo.image(64, 64, [], []), zoo.image(64, 128, [], [])]
-    maps, masks, padded = model.features(model.preprocess(batch))
-    assert padded
-    for level, mask in zip(maps, masks, strict=True):
+    levels = model.features(model.preprocess(batch))
+    assert levels.padded
+    for level, mask in zip(levels.maps, levels.masks, strict=True):
         assert level.shape[-2:] == mask.shape[-2:]
         width = -(-mask.shape[-1] // 2)
         assert mask[0, :, width:].all() and not mask[0, :, :width].any()
