@@ -143,9 +143,7 @@ def canvas_levels(backbone: Any, neck: Any, canvas: Tensor, sizes: Tensor) -> Le
     return Levels(maps, masks, pixels=pixels)
 
 
-def image_levels(
-    backbone: Any, neck: Any, images: Sequence[Tensor], one_canvas: bool
-) -> Levels:
+def image_levels(backbone: Any, neck: Any, images: Sequence[Tensor], one_canvas: bool) -> Levels:
     """Levels of normalized images ``(channels, H, W)`` of any sizes, without positions.
 
     Args:

@@ -72,6 +72,14 @@ class Supervision:
         return own
 
 
+MATCHED = Supervision()
+"""Of queries that are matched with the targets of the batch, as most are. The model passes it on by
+name, since torch.compile neither builds frozen records nor knows them as defaults."""
+
+OBJECTNESS = Supervision(class_agnostic=True)
+"""Of proposals that tell objects from background."""
+
+
 class Extras(TypedDict, total=False):
     """What a predictor may say of each query beyond class and box. It is open: other names do as
     well, as long as the second axis counts queries."""
@@ -103,9 +111,9 @@ class Prediction:
     logits: Tensor
     boxes: Tensor
     suffix: str = ""
-    supervision: Supervision = field(default_factory=Supervision)
+    supervision: Supervision = MATCHED
     auxiliary: bool = False
-    extras: Extras = field(default_factory=Extras)
+    extras: Extras = field(default_factory=dict)  # type: ignore[assignment]
 
 
 class Matcher(Protocol):

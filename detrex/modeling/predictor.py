@@ -31,7 +31,7 @@ class LayerOutput:
     """``(B, Q, K)``."""
     boxes: Tensor
     """``(B, Q, 4)``, normalized cxcywh."""
-    extras: Extras = field(default_factory=Extras)
+    extras: Extras = field(default_factory=dict)  # type: ignore[assignment]
     """Whatever else, each ``(B, Q, ...)``: masks, distributions."""
 
     def split(self, sizes: list[int]) -> list[LayerOutput]:

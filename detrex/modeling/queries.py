@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detrex.layers import MLP, get_sine_pos_embed
 from detrex.modeling.memory import Memory
-from detrex.modeling.predictions import Prediction, Supervision
+from detrex.modeling.predictions import MATCHED, OBJECTNESS, Prediction, Supervision
 from detrex.utils import at_least_float32, inverse_sigmoid
 
 
@@ -31,7 +31,7 @@ class Group:
     """Whether its queries also attend to the matching ones."""
     suffix: str = "{layer}"
     """Of the names of its losses; ``{layer}`` is nothing for the last layer, then ``_0``, ..."""
-    supervision: Supervision = field(default_factory=Supervision)
+    supervision: Supervision = MATCHED
     """What it is trained for."""
 
 
@@ -52,7 +52,7 @@ class Queries:
 
     def members(self) -> list[Group]:
         """The groups; one of all queries if none were told apart."""
-        return self.groups or [Group(self.content.shape[1])]
+        return self.groups or [Group(self.content.shape[1], supervision=MATCHED)]
 
     def first(self, count: int) -> Queries:
         """The first ``count`` queries, as one group."""
@@ -282,7 +282,7 @@ class EncoderProposals(nn.Module):
             content = tokens.detach()
         else:
             content = self.content.weight[: index.shape[1]].expand_as(tokens)
-        prediction = Prediction(pick(logits, index), anchors, suffix="_enc")
+        prediction = Prediction(pick(logits, index), anchors, "_enc", MATCHED)
         return Queries(content, anchors.detach(), predictions=[prediction])
 
     def propose(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
@@ -343,6 +343,5 @@ class BoxEncodedProposals(EncoderProposals):
         pos, content = self.box_norm(self.box_encoding(sine.to(tokens.dtype))).chunk(2, -1)
         if self.content is not None:
             content = self.content.weight[: pos.shape[1]].expand_as(pos)
-        objectness = Supervision(class_agnostic=True)
-        prediction = Prediction(logits, boxes.sigmoid(), "_enc", objectness)
+        prediction = Prediction(logits, boxes.sigmoid(), "_enc", OBJECTNESS)
         return Queries(content, anchors, pos, predictions=[prediction])

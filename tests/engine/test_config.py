@@ -20,7 +20,7 @@ def test_values_that_are_not_given():
         load_config("quickstart/own_data.py", ["model.num_classes=3", *PATHS[1:]])
     assert str(e.value).endswith("key=value: dataloader.train.dataset.json_file=...")
     config = load_config("quickstart/own_data.py", ["model.num_classes=3", *PATHS])
-    assert config.model.transformer.decoder.class_embed.num_classes == 3
+    assert config.model.transformer.decoder.predictor.class_embed.num_classes == 3
 
 
 def test_evaluation_needs_no_training_data():

@@ -67,7 +67,7 @@ def test_numbers_of_classes_that_contradict_each_other():
     with pytest.raises(ValueError, match=r"model\.num_classes is 3, but model\.criterion.* 7"):
         instantiate(cfg)
     cfg = zoo.shrink(get_config("detr/detr_r50_300ep.py").model)
-    cfg.transformer.decoder.class_embed.num_classes = 7
+    cfg.transformer.decoder.predictor.class_embed.num_classes = 7
     model = instantiate(cfg).train()
     with pytest.raises(ValueError, match=r"8 logits, .* expects 3 and one for no object"):
         model([entry()])
