@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex.modeling.backbone import fold_frozen_norms
 from detrex.utils.memory import keep_freed_memory
-
-from .backbone import fold_frozen_norms
 
 Detector = TypeVar("Detector", bound=nn.Module)
 
 MANY_TOKENS = 1024
-"""Of fewer a convolution is no faster."""
+"""Below this many tokens the convolution is not faster."""
 
 
 class ConvolvedLinear(nn.Linear):
@@ -35,6 +34,27 @@ class ConvolvedLinear(nn.Linear):
         column = input.reshape(1, num_tokens, 1, -1).contiguous().permute(0, 3, 1, 2)
         out = F.conv2d(column, self.weight[:, :, None, None], self.bias)
         return out.permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)
+
+
+class TensorDetector(nn.Module):
+    """A detector whose ``forward`` is :meth:`~detrex.modeling.detr.DETR.detect`: tensors to tensors.
+
+    It is what :func:`torch.export.export` takes, with batch, height and width dynamic::
+
+        dims = {0: Dim("batch", min=1), 2: Dim.AUTO, 3: Dim.AUTO}
+        program = torch.export.export(TensorDetector(model), (images,), dynamic_shapes=(dims,))
+
+    Args:
+        model: a :class:`~detrex.modeling.detr.DETR`, in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, scores and labels of images ``(B, channels, H, W)`` of ``sizes (B, 2)``."""
+        return self.model.detect(images, sizes)  # type: ignore[operator]
 
 
 def _convolve_linear_layers(model: nn.Module) -> None:
