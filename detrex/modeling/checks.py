@@ -20,6 +20,19 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"model.{name} is {count}, but must be at least 1.")
 
 
+def check_same_classes(of_model: int, of_criterion: int) -> None:
+    """The criterion counts the model's classes.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+    if of_model != of_criterion:
+        raise ValueError(
+            f"model.num_classes is {of_model}, but model.criterion.num_classes {of_criterion}: let "
+            "the latter refer to the former."
+        )
+
+
 def check_inputs(batch: Sequence[Mapping[str, Any]]) -> None:
     """Pixels are numbers. Images on a GPU are not looked at, as that would wait for it.
 

@@ -13,16 +13,9 @@ from detectron2.modeling import Backbone, detector_postprocess
 from torch import Tensor, nn
 
 from detrex.modeling.backbone.pixels import IMAGENET_RGB
-from detrex.modeling.checks import check_counts, check_inputs, check_targets
+from detrex.modeling.checks import check_counts, check_inputs, check_same_classes, check_targets
 from detrex.modeling.criterion import SetCriterion
-from detrex.modeling.levels import (
-    Levels,
-    canvas_levels,
-    canvas_size,
-    image_levels,
-    pad,
-    padding_mask,
-)
+from detrex.modeling.levels import Levels, image_levels, tensor_levels
 from detrex.modeling.neck import Neck
 from detrex.modeling.predictions import Prediction, Targets
 from detrex.modeling.shared import connect_shared
@@ -71,11 +64,7 @@ class DETR(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, num_queries=num_queries)
-        if criterion.num_classes != num_classes:
-            raise ValueError(
-                f"model.num_classes is {num_classes}, but model.criterion.num_classes "
-                f"{criterion.num_classes}: let the latter refer to the former."
-            )
+        check_same_classes(num_classes, criterion.num_classes)
         neck.connect(backbone.output_shape())
         self.backbone = backbone
         self.neck = neck
@@ -134,9 +123,9 @@ class DETR(nn.Module):
     def detect(self, images: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Detections from tensors to tensors, best first: what is exported and deployed.
 
-        No Python number depends on the sizes, so :func:`torch.export.export` keeps batch, height
-        and width dynamic (:class:`~detrex.modeling.inference.TensorDetector`). :meth:`forward` does
-        the same with dictionaries, and gives images of each size a canvas of their own.
+        No Python number depends on sizes, so :func:`torch.export.export` keeps batch, height and
+        width dynamic (:class:`~detrex.modeling.inference.TensorDetector`). :meth:`forward` does the
+        same with dictionaries, and gives images of each size a canvas of their own.
 
         Args:
             images: ``(B, channels, H, W)``, 0-255, padded at the right and bottom to one size.
@@ -146,18 +135,9 @@ class DETR(nn.Module):
         Returns:
             boxes ``(B, D, 4)``, xyxy in pixels, scores ``(B, D)`` and labels ``(B, D)``.
         """
-        height, width = images.shape[-2:]
         images = (images.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std
-        padded = sizes is not None or self.backbone.size_divisibility > 1
-        if sizes is None:
-            side = torch.arange(1, device=images.device)
-            sizes = torch.stack((side + height, side + width), -1).expand(images.shape[0], -1)
-        else:
-            images = images.masked_fill(padding_mask(sizes, images)[:, None], 0.0)
-        rules = self.backbone.size_divisibility, self.backbone.padding_constraints
-        canvas = pad(images, *canvas_size(height, width, *rules))
-        levels = canvas_levels(self.backbone, self.neck, canvas, sizes)
-        last = self._transform(levels._replace(padded=padded))[0]
+        levels, sizes = tensor_levels(self.backbone, self.neck, images, sizes)
+        last = self._transform(levels)[0]
         found = self.postprocess(last.logits, last.boxes)
         return found.pixel_boxes(sizes), found.scores, found.classes
 

@@ -17,10 +17,10 @@ class ClassHead(nn.Linear):
         num_classes: classes of the data set.
         no_object: add a last class "no object" and expect a softmax (DETR). Otherwise classes are
             independent, with a sigmoid each, and start at a probability of 0.01, so that the many
-            queries without an object don't drown the others (focal loss, 1708.02002).
+            queries without an object don't drown the others (focal loss, arXiv:1708.02002).
     """
 
-    def __init__(self, embed_dim: int, num_classes: int, no_object: bool = False):
+    def __init__(self, embed_dim: int, num_classes: int, no_object: bool = False) -> None:
         self.no_object = no_object
         super().__init__(embed_dim, num_classes + no_object)
 
@@ -39,7 +39,7 @@ class BoxHead(MLP):
         size_bias: logit of width and height to start with, if ``zero_init``.
     """
 
-    def __init__(self, embed_dim: int, zero_init: bool = True, size_bias: float = 0.0):
+    def __init__(self, embed_dim: int, zero_init: bool = True, size_bias: float = 0.0) -> None:
         super().__init__(embed_dim, embed_dim, 4, num_layers=3)
         self.zero_init = zero_init
         self.size_bias = size_bias

@@ -37,7 +37,7 @@ class ConvolvedLinear(nn.Linear):
 
 
 class TensorDetector(nn.Module):
-    """A detector whose ``forward`` is :meth:`~detrex.modeling.detr.DETR.detect`: tensors to tensors.
+    """A detector whose ``forward`` is :meth:`~detrex.modeling.detr.DETR.detect`.
 
     It is what :func:`torch.export.export` takes, with batch, height and width dynamic::
 

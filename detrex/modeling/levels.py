@@ -169,3 +169,29 @@ def image_levels(backbone: Any, neck: Any, images: Sequence[Tensor], one_canvas:
         levels = canvas_levels(backbone, neck, canvas, on_device)
         parts.append(levels._replace(padded=any_padding(sizes, canvas, levels.maps)))
     return merge_levels(parts, list(members.values()))
+
+
+def tensor_levels(
+    backbone: Any, neck: Any, images: Tensor, sizes: Tensor | None
+) -> tuple[Levels, Tensor]:
+    """Levels of a tensor of normalized images, without positions; all sizes may be symbolic.
+
+    Args:
+        backbone: a detectron2 backbone.
+        neck: as :class:`~detrex.modeling.neck.Neck`.
+        images: ``(B, channels, H, W)``.
+        sizes: ``(B, 2)`` integers, (height, width) of each image; None if none is padded.
+
+    Returns:
+        the levels and the sizes.
+    """
+    batch, _, height, width = images.shape
+    padded = sizes is not None or backbone.size_divisibility > 1
+    if sizes is None:
+        zero = torch.zeros(batch, dtype=torch.long, device=images.device)
+        sizes = torch.stack((zero + height, zero + width), -1)
+    else:
+        images = images.masked_fill(padding_mask(sizes, images)[:, None], 0.0)
+    rules = backbone.size_divisibility, backbone.padding_constraints
+    canvas = pad(images, *canvas_size(height, width, *rules))
+    return canvas_levels(backbone, neck, canvas, sizes)._replace(padded=padded), sizes

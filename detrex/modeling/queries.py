@@ -97,8 +97,8 @@ class LearnedQueries(nn.Module):
         embed_dim: channels ``C``.
         learned_content: learn the content as well, instead of zeros.
         anchored: derive a 2-d anchor from the position.
-        anchor_layers: linear layers that do so, one in Deformable-DETR (2010.04159), two in
-            Conditional-DETR (2108.06152).
+        anchor_layers: linear layers that do so, one in Deformable-DETR (arXiv:2010.04159), two in
+            Conditional-DETR (arXiv:2108.06152).
         num_groups: make ``num_groups * num_queries`` queries, for models that train groups of them
             (:class:`~detrex.modeling.query_groups.GroupCopies`).
     """
@@ -111,7 +111,7 @@ class LearnedQueries(nn.Module):
         anchored: bool = False,
         anchor_layers: int = 1,
         num_groups: int = 1,
-    ):
+    ) -> None:
         super().__init__()
         num_queries = num_queries * num_groups
         self.pos = nn.Embedding(num_queries, embed_dim)
@@ -142,7 +142,7 @@ class AnchorTable(nn.Embedding):
         uniform_centers: whether the centers are uniform in [0, 1], instead of their logits normal.
     """
 
-    def __init__(self, num_anchors: int, uniform_centers: bool = False):
+    def __init__(self, num_anchors: int, uniform_centers: bool = False) -> None:
         self.uniform_centers = uniform_centers
         super().__init__(num_anchors, 4)
 
@@ -154,7 +154,7 @@ class AnchorTable(nn.Embedding):
 
 
 class LearnedAnchors(nn.Module):
-    """A learned anchor box per query, for DAB-DETR (2201.12329) and its relatives.
+    """A learned anchor box per query, for DAB-DETR (arXiv:2201.12329) and its relatives.
 
     Args:
         num_queries: queries ``Q``.
@@ -176,7 +176,7 @@ class LearnedAnchors(nn.Module):
         uniform_centers: bool = False,
         indicator: bool = False,
         num_groups: int = 1,
-    ):
+    ) -> None:
         super().__init__()
         num_queries = num_queries * num_groups
         self.embed_dim = embed_dim
@@ -309,11 +309,11 @@ class EncoderProposals(nn.Module):
 
 
 class BoxEncodedProposals(EncoderProposals):
-    """Two-stage Deformable-DETR (2010.04159): position and content are functions of the box.
+    """Two-stage Deformable-DETR (arXiv:2010.04159): position and content are functions of the box.
 
     Proposals tell objects from background only: their score is class 0, all tokens are trained, and
     every object counts as class 0. With ``learned_content`` only the position follows from the box
-    (H-DETR, 2207.13080).
+    (H-DETR, arXiv:2207.13080).
     """
 
     def __init__(

@@ -34,14 +34,14 @@ class FixedPosition(nn.Module):
 class AnchorPosition(nn.Module):
     """The position follows from the anchor box, which moves from layer to layer.
 
-    Source: "DAB-DETR", 2201.12329 (``scaled``) and "DINO", 2203.03605 (not scaled).
+    Source: "DAB-DETR", arXiv:2201.12329 (``scaled``) and "DINO", arXiv:2203.03605 (not scaled).
 
     Args:
         embed_dim: channels of the queries; even.
         scaled: after the first layer, scale the position by a function of the content.
     """
 
-    def __init__(self, embed_dim: int, scaled: bool = False):
+    def __init__(self, embed_dim: int, scaled: bool = False) -> None:
         super().__init__()
         self.ref_point_head = MLP(2 * embed_dim, embed_dim, embed_dim, 2)
         self.query_scale = MLP(embed_dim, embed_dim, embed_dim, 2) if scaled else None
@@ -66,14 +66,14 @@ class ConditionalPosition(nn.Module):
     sine embedding also weigh by how the width and height that the content asks for compare with
     those of the anchor; otherwise the position is the learned one.
 
-    Source: "Conditional DETR", 2108.06152, and "DAB-DETR", 2201.12329 (``modulated``).
+    Source: "Conditional DETR", arXiv:2108.06152, and "DAB-DETR", arXiv:2201.12329 (``modulated``).
 
     Args:
         embed_dim: channels ``C`` of the queries; divisible by 4.
         modulated: anchors are boxes; otherwise points will do.
     """
 
-    def __init__(self, embed_dim: int, modulated: bool = False):
+    def __init__(self, embed_dim: int, modulated: bool = False) -> None:
         super().__init__()
         self.query_scale = MLP(embed_dim, embed_dim, embed_dim, 2)
         self.ref_point_head = MLP(2 * embed_dim, embed_dim, embed_dim, 2) if modulated else None

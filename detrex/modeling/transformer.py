@@ -28,6 +28,23 @@ ENCODER_ORDER = ("self_attn", "norm", "ffn", "norm")
 DECODER_ORDER = ("self_attn", "norm", "cross_attn", "norm", "ffn", "norm")
 
 
+def _layer(
+    attn: nn.Module | list[nn.Module],
+    embed_dim: int,
+    feedforward_dim: int,
+    dropout: float,
+    activation: nn.Module | None = None,
+    order: Sequence[str] = DECODER_ORDER,
+) -> BaseTransformerLayer:
+    """What the layers below share."""
+    return BaseTransformerLayer(
+        attn=attn,
+        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
+        norm=nn.LayerNorm(embed_dim),
+        operation_order=order,
+    )
+
+
 def encoder_layer(
     embed_dim: int = 256,
     num_heads: int = 8,
@@ -35,13 +52,9 @@ def encoder_layer(
     dropout: float = 0.1,
     activation: nn.Module | None = None,
 ) -> BaseTransformerLayer:
-    """An encoder layer with full attention (DETR, 2005.12872)."""
-    return BaseTransformerLayer(
-        attn=MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
-        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
-        norm=nn.LayerNorm(embed_dim),
-        operation_order=ENCODER_ORDER,
-    )
+    """An encoder layer with full attention (DETR, arXiv:2005.12872)."""
+    attn = MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True)
+    return _layer(attn, embed_dim, feedforward_dim, dropout, activation, ENCODER_ORDER)
 
 
 def decoder_layer(
@@ -51,13 +64,9 @@ def decoder_layer(
     dropout: float = 0.1,
     activation: nn.Module | None = None,
 ) -> BaseTransformerLayer:
-    """A decoder layer with full attention (DETR, 2005.12872)."""
-    return BaseTransformerLayer(
-        attn=MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
-        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
-        norm=nn.LayerNorm(embed_dim),
-        operation_order=DECODER_ORDER,
-    )
+    """A decoder layer with full attention (DETR, arXiv:2005.12872)."""
+    attn = MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True)
+    return _layer(attn, embed_dim, feedforward_dim, dropout, activation)
 
 
 def conditional_decoder_layer(
@@ -67,16 +76,13 @@ def conditional_decoder_layer(
     dropout: float = 0.1,
     activation: nn.Module | None = None,
 ) -> BaseTransformerLayer:
-    """A decoder layer that keeps content and position apart (Conditional DETR, 2108.06152)."""
-    return BaseTransformerLayer(
-        attn=[
-            ConditionalSelfAttention(embed_dim, num_heads, dropout, batch_first=True),
-            ConditionalCrossAttention(embed_dim, num_heads, dropout, batch_first=True),
-        ],
-        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout, activation=activation),
-        norm=nn.LayerNorm(embed_dim),
-        operation_order=DECODER_ORDER,
-    )
+    """A decoder layer that keeps content and position apart (Conditional DETR,
+    arXiv:2108.06152)."""
+    kinds = (ConditionalSelfAttention, ConditionalCrossAttention)
+    attn: list[nn.Module] = [
+        kind(embed_dim, num_heads, dropout, batch_first=True) for kind in kinds
+    ]
+    return _layer(attn, embed_dim, feedforward_dim, dropout, activation)
 
 
 def deformable_encoder_layer(
@@ -85,17 +91,13 @@ def deformable_encoder_layer(
     feedforward_dim: int = 1024,
     dropout: float = 0.1,
     num_levels: int = 4,
-    num_points: int = 4,
+    num_points: int | Sequence[int] = 4,
 ) -> BaseTransformerLayer:
-    """An encoder layer with deformable attention (Deformable DETR, 2010.04159)."""
-    return BaseTransformerLayer(
-        attn=MultiScaleDeformableAttention(
-            embed_dim, num_heads, num_levels, num_points, dropout=dropout, batch_first=True
-        ),
-        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout),
-        norm=nn.LayerNorm(embed_dim),
-        operation_order=ENCODER_ORDER,
+    """An encoder layer with deformable attention (Deformable DETR, arXiv:2010.04159)."""
+    attn = MultiScaleDeformableAttention(
+        embed_dim, num_heads, num_levels, num_points, dropout=dropout, batch_first=True
     )
+    return _layer(attn, embed_dim, feedforward_dim, dropout, order=ENCODER_ORDER)
 
 
 def deformable_decoder_layer(
@@ -104,20 +106,16 @@ def deformable_decoder_layer(
     feedforward_dim: int = 1024,
     dropout: float = 0.1,
     num_levels: int = 4,
-    num_points: int = 4,
+    num_points: int | Sequence[int] = 4,
 ) -> BaseTransformerLayer:
     """A decoder layer: full attention among queries, deformable attention to the memory."""
-    return BaseTransformerLayer(
-        attn=[
-            MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
-            MultiScaleDeformableAttention(
-                embed_dim, num_heads, num_levels, num_points, dropout=dropout, batch_first=True
-            ),
-        ],
-        ffn=FFN(embed_dim, feedforward_dim, ffn_drop=dropout),
-        norm=nn.LayerNorm(embed_dim),
-        operation_order=DECODER_ORDER,
-    )
+    attn = [
+        MultiheadAttention(embed_dim, num_heads, dropout, batch_first=True),
+        MultiScaleDeformableAttention(
+            embed_dim, num_heads, num_levels, num_points, dropout=dropout, batch_first=True
+        ),
+    ]
+    return _layer(attn, embed_dim, feedforward_dim, dropout)
 
 
 class DetrTransformer(nn.Module):
