@@ -31,8 +31,9 @@ MAY_IMPORT = {
 MODELING_ROWS = [
     {"predictions", "levels", "checks", "initialization"},
     {"memory", "targets", "shared", "heads"},
-    {"losses", "matcher", "queries", "encoder", "predictor"},
-    {"query_pos", "query_groups"},
+    {"pairs", "queries", "encoder", "predictor"},
+    {"losses"},
+    {"matcher", "query_pos", "query_groups"},
     {"criterion", "decoder", "postprocess"},
     {"transformer", "backbone", "neck"},
     {"detr", "inference"},

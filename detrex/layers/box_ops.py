@@ -48,6 +48,15 @@ def _intersection_and_hull(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tens
     return width * height, hull_width * hull_height
 
 
+def elementwise_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """IoU of xyxy boxes, broadcast: ``(..., 4), (..., 4) -> (...)``; 0 for boxes without extent."""
+    low = torch.maximum(boxes1[..., :2], boxes2[..., :2])
+    high = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
+    inter = (high - low).clamp(min=0).prod(-1)
+    size1, size2 = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes1, boxes2))
+    return inter / (size1 + size2 - inter).clamp(min=torch.finfo(inter.dtype).tiny)
+
+
 def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = EPS) -> Tensor:
     """Generalized IoU of xyxy boxes, broadcast: ``(..., 4), (..., 4) -> (...)`` in [-1, 1].
 

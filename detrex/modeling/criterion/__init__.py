@@ -1,5 +1,6 @@
-"""The training losses of a set of predictions."""
+"""What predictions are compared with, and how."""
 
-from .criterion import SetCriterion
+from detrex.modeling.criterion.criterion import SetCriterion
+from detrex.modeling.pairs import MatchedPairs, Step, match_pairs
 
-__all__ = ["SetCriterion"]
+__all__ = ["MatchedPairs", "SetCriterion", "Step", "match_pairs"]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detrex.layers.box_ops import EPS, elementwise_generalized_box_iou
+from detrex.utils import softplus
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -35,6 +36,27 @@ def reduce_loss(
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
+def focal_loss_of_negatives(
+    logits: Tensor, gamma: float, alpha: float | None = None, detach: bool = False
+) -> Tensor:
+    """``alpha p^gamma BCE(p, 0)`` of logits of any shape, ``p`` their sigmoid; of negated logits it
+    is the focal loss of positives.
+
+    Source: "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+
+    Args:
+        alpha: weight; none if not given.
+        detach: whether ``p^gamma`` is a weight without gradient.
+    """
+    weight = (logits.detach() if detach else logits).sigmoid() ** gamma
+    return (weight if alpha is None else alpha * weight) * softplus(logits)
+
+
+def bce_with_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of logits and targets in [0, 1], of one shape."""
+    return (1 - targets) * logits + softplus(-logits)
+
+
 def sigmoid_focal_loss(
     preds: Tensor,
     targets: Tensor,
@@ -47,7 +69,7 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Binary cross-entropy that forgets what is easy: unreduced ``(..., K)``.
 
-    Source: "Focal Loss for Dense Object Detection", 1708.02002.
+    Source: "Focal Loss for Dense Object Detection", arXiv:1708.02002.
 
     Args:
         preds: ``(..., K)`` logits, or probabilities if ``activated``.
@@ -126,7 +148,7 @@ def giou_loss(
 ) -> Tensor:
     """One minus the generalized IoU of xyxy boxes ``(N, 4)``: unreduced ``(N,)`` in [0, 2].
 
-    Source: Rezatofighi et al., 1902.09630.
+    Source: Rezatofighi et al., arXiv:1902.09630.
     """
     loss = 1 - elementwise_generalized_box_iou(preds, targets, eps)
     return reduce_loss(loss, weight, reduction, avg_factor)
@@ -143,7 +165,7 @@ def dice_loss(
 ) -> Tensor:
     """One minus the overlap of soft masks: unreduced ``(N,)``.
 
-    Source: "V-Net", 1606.04797.
+    Source: "V-Net", arXiv:1606.04797.
 
     Args:
         preds: ``(N, ...)`` logits, or probabilities unless ``use_sigmoid``.

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.layers.box_ops import EPS
-
-from .functional import (
+from detrex.modeling.losses.functional import (
     cross_entropy,
     dice_loss,
     giou_loss,
@@ -25,7 +24,7 @@ class _Loss(nn.Module):
 
     def __init__(
         self, function: Callable[..., Tensor], reduction: str, loss_weight: float, **options: Any
-    ):
+    ) -> None:
         super().__init__()
         self.function = function
         self.reduction = reduction
@@ -65,7 +64,7 @@ class FocalLoss(_Loss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
         activated: bool = False,
-    ):
+    ) -> None:
         options = {"alpha": alpha, "gamma": gamma, "activated": activated}
         super().__init__(sigmoid_focal_loss, reduction, loss_weight, **options)
 
@@ -80,7 +79,7 @@ class CrossEntropyLoss(_Loss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
         class_weight: Sequence[float] | Tensor | None = None,
-    ):
+    ) -> None:
         super().__init__(cross_entropy, reduction, loss_weight)
         if class_weight is not None:
             class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
@@ -103,21 +102,23 @@ class CrossEntropyLoss(_Loss):
 class GIoULoss(_Loss):
     """:func:`.giou_loss`, on xyxy boxes."""
 
-    def __init__(self, eps: float = EPS, reduction: str = "mean", loss_weight: float = 1.0):
+    def __init__(self, eps: float = EPS, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__(giou_loss, reduction, loss_weight, eps=eps)
 
 
 class L1Loss(_Loss):
     """:func:`.l1_loss`."""
 
-    def __init__(self, reduction: str = "mean", loss_weight: float = 1.0):
+    def __init__(self, reduction: str = "mean", loss_weight: float = 1.0) -> None:
         super().__init__(l1_loss, reduction, loss_weight)
 
 
 class SmoothL1Loss(_Loss):
     """:func:`.smooth_l1_loss`; differences below ``beta`` count quadratically."""
 
-    def __init__(self, beta: float = 1.0, reduction: str = "mean", loss_weight: float = 1.0):
+    def __init__(
+        self, beta: float = 1.0, reduction: str = "mean", loss_weight: float = 1.0
+    ) -> None:
         super().__init__(smooth_l1_loss, reduction, loss_weight, beta=beta)
 
 
@@ -130,5 +131,5 @@ class DiceLoss(_Loss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
         eps: float = 1e-3,
-    ):
+    ) -> None:
         super().__init__(dice_loss, reduction, loss_weight, use_sigmoid=use_sigmoid, eps=eps)

@@ -1,5 +1,19 @@
 """Which query answers for which target."""
 
-from .matcher import HungarianMatcher
+from detrex.modeling.matcher.costs import (
+    BoxL1Cost,
+    Candidates,
+    FocalCost,
+    GIoUCost,
+    SoftmaxCost,
+)
+from detrex.modeling.matcher.matcher import HungarianMatcher
 
-__all__ = ["HungarianMatcher"]
+__all__ = [
+    "BoxL1Cost",
+    "Candidates",
+    "FocalCost",
+    "GIoUCost",
+    "HungarianMatcher",
+    "SoftmaxCost",
+]

@@ -1,23 +1,29 @@
 """Hungarian matching of queries and targets, for all predictions of a step at once.
 
-Source: "End-to-End Object Detection with Transformers", 2005.12872. Letters: ``B`` images, ``Q``
-queries, ``K`` classes, ``T`` the most targets of an image.
+Source: "End-to-End Object Detection with Transformers", arXiv:2005.12872.
+
+Letters: ``B`` images, ``Q`` queries, ``K`` classes, ``T`` the most targets of an image.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from detrex.layers.box_ops import box_cxcywh_to_xyxy, elementwise_generalized_box_iou
+from detrex.modeling.matcher.costs import (
+    BoxL1Cost,
+    Candidates,
+    FocalCost,
+    GIoUCost,
+    PaddedTargets,
+    SoftmaxCost,
+)
 from detrex.modeling.predictions import Indices, Prediction, Targets, all_own_targets
-from detrex.utils import softplus
 from detrex.utils.nonfinite import NonFinite, hand_over
 
 logger = logging.getLogger(__name__)
@@ -28,12 +34,19 @@ COST_CLASS_TYPES = ("ce_cost", "focal_loss_cost")
 class HungarianMatcher(nn.Module):
     """Finds the one-to-one assignment of least cost between the queries and targets of an image.
 
+    A cost is a module ``cost(candidates) -> (B, Q, T)``, of every query for every target
+    (:class:`~detrex.modeling.matcher.Candidates`). Their sum counts, each times its ``weight``.
+
     Args:
         cost_class: weight of the classification cost.
         cost_bbox: weight of the L1 distance of boxes (normalized cxcywh).
         cost_giou: weight of the negative generalized IoU.
-        cost_class_type: ``"focal_loss_cost"`` for sigmoid scores, ``"ce_cost"`` for softmax scores.
-        alpha, gamma: balance and exponent of the focal cost.
+        cost_class_type, alpha, gamma: the classification cost in short, where ``class_cost`` is
+            not given: ``"focal_loss_cost"`` for sigmoid scores is :class:`.FocalCost` with
+            ``alpha`` and ``gamma``, ``"ce_cost"`` for softmax scores is :class:`.SoftmaxCost`.
+        class_cost: the classification cost (:mod:`detrex.modeling.matcher.costs`).
+        terms: all other costs, each with a ``weight``; :class:`.BoxL1Cost` and :class:`.GIoUCost`
+            with the weights above if not given.
     """
 
     def __init__(
@@ -44,20 +57,24 @@ class HungarianMatcher(nn.Module):
         cost_class_type: str = "focal_loss_cost",
         alpha: float = 0.25,
         gamma: float = 2.0,
-    ):
+        class_cost: nn.Module | None = None,
+        terms: Iterable[nn.Module] | None = None,
+    ) -> None:
         super().__init__()
-        if cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
+        if terms is None and cost_class == 0 and cost_bbox == 0 and cost_giou == 0:
             raise ValueError("cost_class, cost_bbox and cost_giou are all 0: nothing to match by.")
         if cost_class_type not in COST_CLASS_TYPES:
             raise ValueError(
                 f"cost_class_type is {cost_class_type!r}, but must be one of {COST_CLASS_TYPES}."
             )
+        if class_cost is None:
+            softmax = cost_class_type == "ce_cost"
+            class_cost = SoftmaxCost() if softmax else FocalCost(alpha, gamma)
+        if terms is None:
+            terms = [BoxL1Cost(cost_bbox), GIoUCost(cost_giou)]
         self.cost_class = cost_class
-        self.cost_bbox = cost_bbox
-        self.cost_giou = cost_giou
-        self.cost_class_type = cost_class_type
-        self.alpha = alpha
-        self.gamma = gamma
+        self.class_cost = class_cost
+        self.terms = nn.ModuleList(terms)
         self.nonfinite_steps = 0  # calls that met a cost that is NaN or infinite
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Targets) -> Indices:
@@ -89,8 +106,8 @@ class HungarianMatcher(nn.Module):
         if not predictions:
             return []
         own = all_own_targets(predictions, targets)
-        padded = {id(t): _padded(t) for t in own}
-        costs = [self._costs(p, *padded[id(t)]) for p, t in zip(predictions, own, strict=True)]
+        padded = {id(t): PaddedTargets(t) for t in own}
+        costs = [self._sum(p, padded[id(t)]) for p, t in zip(predictions, own, strict=True)]
         flat = torch.cat([c.flatten() for c in costs]).cpu()  # the one copy from the device
         parts = flat.split([c.numel() for c in costs])
         matches, trouble = [], {}
@@ -113,34 +130,14 @@ class HungarianMatcher(nn.Module):
             ``(B, Q, T)`` in float32 at least, under autocast too (it narrows none of the operations
             here); columns beyond an image's targets mean nothing.
         """
-        return self._costs(prediction, *_padded(targets))
+        return self._sum(prediction, PaddedTargets(targets))
 
-    def _costs(self, prediction: Prediction, labels: Tensor, target_boxes: Tensor) -> Tensor:
-        """As :meth:`costs`, of padded targets ``(B, T)`` and ``(B, T, 4)``."""
-        logits, boxes = prediction.logits, prediction.boxes
-        if len(labels) != len(logits):
-            raise ValueError(f"predictions for {len(logits)} images, targets for {len(labels)}.")
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        boxes, target_boxes = boxes.to(dtype), target_boxes.to(dtype)
-        giou = elementwise_generalized_box_iou(
-            box_cxcywh_to_xyxy(boxes)[:, :, None],
-            box_cxcywh_to_xyxy(target_boxes)[:, None],
-        )
-        return (
-            self.cost_class * self._class_cost(logits.to(dtype), labels)
-            + self.cost_bbox * torch.cdist(boxes, target_boxes, p=1)
-            - self.cost_giou * giou
-        )
-
-    def _class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``(B, Q, K), (B, T) -> (B, Q, T)``: how little a query says the target's class."""
-        index = labels[:, None].expand(-1, logits.shape[1], -1)
-        if self.cost_class_type == "ce_cost":
-            return -logits.softmax(-1).gather(2, index)
-        x = logits.gather(2, index)
-        positive = self.alpha * (-x).sigmoid() ** self.gamma * softplus(-x)
-        negative = (1 - self.alpha) * x.sigmoid() ** self.gamma * softplus(x)
-        return positive - negative
+    def _sum(self, prediction: Prediction, targets: PaddedTargets) -> Tensor:
+        candidates = Candidates(prediction, targets)
+        total = self.cost_class * self.class_cost(candidates)
+        for term in self.terms:
+            total = total + term.weight * term(candidates)
+        return total
 
     def _report(self, trouble: dict[str, list[int]]) -> None:
         """Warns of costs that aren't finite, at the 1st, 2nd, 4th, 8th, ... step with any.
@@ -157,15 +154,6 @@ class HungarianMatcher(nn.Module):
                 ", ".join(f"{name} (images {images})" for name, images in trouble.items()),
                 self.nonfinite_steps,
             )
-
-
-def _padded(targets: Targets) -> tuple[Tensor, Tensor]:
-    """Labels ``(B, T)`` and boxes ``(B, T, 4)`` of images with different numbers of targets."""
-    # Padding with 0.5 makes a proper box, so nothing undefined is computed for it.
-    return (
-        pad_sequence([t["labels"] for t in targets], batch_first=True),
-        pad_sequence([t["boxes"] for t in targets], batch_first=True, padding_value=0.5),
-    )
 
 
 def _assign_groups(cost: np.ndarray, num_groups: int) -> tuple[Tensor, Tensor]:
