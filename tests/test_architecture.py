@@ -85,8 +85,8 @@ def parts(prefix: str) -> list[str]:
 
 def test_the_parser_sees_imports():
     """Guards the tests below against passing because nothing is found."""
-    assert "layers" in own_imports("detrex.modeling.matcher.matcher", "detrex")
-    assert "predictions" in own_imports("detrex.modeling.matcher.matcher", "detrex.modeling")
+    assert "layers" in own_imports("detrex.modeling.matcher.costs", "detrex")
+    assert "predictions" in own_imports("detrex.modeling.matcher.costs", "detrex.modeling")
     assert "detrex.layers.attention" in imports("detrex.layers")  # relative
     assert any(i.startswith("detectron2") for i in imports("detrex.modeling.detr"))
 

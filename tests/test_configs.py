@@ -46,7 +46,7 @@ def test_trains_and_evaluates(recipe):
 def test_numbers_said_once_reach_every_part(recipe):
     model = zoo.small_model(recipe)
     assert model.num_classes == model.criterion.num_classes == 3
-    no_object = model.criterion.loss_class_type == "ce_loss"
+    no_object = model.criterion.class_loss.no_object
     for head in model.transformer.decoder.class_embed:
         assert (head.in_features, head.out_features) == (64, 3 + no_object)
     predictions = model.predict([torch.zeros(3, 64, 64)])

@@ -8,7 +8,7 @@ import pytest
 import reference_ops
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_convert
@@ -16,7 +16,7 @@ from torchvision.ops import box_convert
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.matcher import HungarianMatcher
-from detrex.modeling.predictions import Prediction, Targets
+from detrex.modeling.predictions import OBJECTNESS, Prediction, Supervision, Targets
 from detrex.utils.processes import alone
 
 REFERENCE = reference_ops.load("criterion_and_matcher")
@@ -90,7 +90,7 @@ def test_images_without_objects_agree_with_the_reference():
 @pytest.mark.parametrize("criterion", [focal(), softmax(), softmax(eos_coef=0.0)])
 def test_images_without_objects_reach_every_parameter(criterion):
     """Distributed training waits for every gradient, so there must be one, if only of zeros."""
-    classes = 6 if criterion.loss_class_type == "ce_loss" else 5
+    classes = 5 + criterion.class_loss.no_object
     logits = torch.randn(2, 4, classes, requires_grad=True)
     boxes = torch.rand(2, 4, 4, requires_grad=True)
     losses = criterion([Prediction(logits, boxes)], no_targets())
@@ -98,7 +98,7 @@ def test_images_without_objects_reach_every_parameter(criterion):
     sum(losses.values()).backward()
     assert logits.grad.isfinite().all()
     assert (boxes.grad == 0).all()
-    silent = criterion.eos_coef == 0 and criterion.loss_class_type == "ce_loss"
+    silent = getattr(criterion.class_loss, "eos_coef", None) == 0
     assert bool((logits.grad == 0).all()) == silent
 
 
@@ -114,7 +114,7 @@ def test_fixed_matches_are_used_as_they_are():
     """Losses written out for two pairs of one image, among them no best match."""
     logits, boxes, targets = reference_batch("f")
     indices = [(torch.tensor([7, 2]), torch.tensor([2, 0])), (torch.tensor([], dtype=int),) * 2]
-    prediction = Prediction(logits, boxes, "_dn", indices=indices)
+    prediction = Prediction(logits, boxes, "_dn", Supervision(indices=indices))
     losses = focal()([prediction], targets)
     pairs, wanted = boxes[0, [7, 2]], targets[0]["boxes"][[2, 0]]
     num_boxes = 3 + 1
@@ -133,7 +133,7 @@ def test_own_targets_and_scale():
         for t in targets
     ]
     criterion = focal()
-    own = Prediction(logits, boxes, "_o2m", targets=thrice, num_boxes_scale=3.0)
+    own = Prediction(logits, boxes, "_o2m", Supervision(thrice, num_boxes_scale=3.0))
     (image0, image1) = criterion.matcher.match([own], targets)[0]
     assert (len(image0[0]), len(image1[0])) == (9, 3)
     losses = criterion([own], targets)
@@ -149,7 +149,7 @@ def test_class_agnostic_predictions_have_one_class():
     logits, boxes, targets = reference_batch("f")
     zeros = [{**t, "labels": torch.zeros_like(t["labels"])} for t in targets]
     expected = focal()([Prediction(logits, boxes)], zeros)
-    found = focal()([Prediction(logits, boxes, class_agnostic=True)], targets)
+    found = focal()([Prediction(logits, boxes, "", OBJECTNESS)], targets)
     assert_close(found, expected, rtol=0, atol=0)
 
 
@@ -169,7 +169,7 @@ def test_cross_entropy_is_a_weighted_mean():
 def test_inputs_stay_as_they_are():
     logits, boxes, targets = reference_batch("f")
     before = copy.deepcopy(targets)
-    focal()([Prediction(logits, boxes), Prediction(logits, boxes, class_agnostic=True)], targets)
+    focal()([Prediction(logits, boxes), Prediction(logits, boxes, "", OBJECTNESS)], targets)
     assert_close(targets, before, rtol=0, atol=0)
 
 
@@ -276,7 +276,7 @@ class Synchronizing(TorchDispatchMode):
 def test_nothing_waits_for_the_device_but_the_one_copy_of_costs(kind, monkeypatch):
     logits, boxes, targets = reference_batch(kind)
     layers = [Prediction(logits, boxes, f"_{i}") for i in range(3)]
-    layers.append(Prediction(logits, boxes, "_enc", class_agnostic=True))
+    layers.append(Prediction(logits, boxes, "_enc", OBJECTNESS))
     copies = []
     to_host = Tensor.cpu
     monkeypatch.setattr(Tensor, "cpu", lambda self: copies.append(1) or to_host(self))
@@ -296,16 +296,14 @@ def test_losses_can_be_chosen_and_added():
     prediction = Prediction(logits, boxes)
     assert list(focal(losses=["class"])([prediction], targets)) == ["loss_class"]
 
-    class WithWidth(SetCriterion):
-        def terms(self):
-            return {**super().terms(), "width": self.loss_width}
+    class Width(nn.Module):
+        def forward(self, pairs, step):
+            change = pairs.predicted_boxes[:, 2] - pairs.target_boxes[:, 2]
+            return {"loss_width": change.abs().sum() / pairs.num_boxes}
 
-        def loss_width(self, prediction, pairs, num_boxes):
-            width = prediction.boxes[pairs.image, pairs.query, 2]
-            return {"loss_width": (width - pairs.boxes[:, 2]).abs().sum() / num_boxes}
-
-    criterion = WithWidth(5, HungarianMatcher(2, 5, 2), {}, losses=["width"])
+    criterion = SetCriterion(5, HungarianMatcher(2, 5, 2), {}, losses=[], terms=[Width()])
     losses = criterion([prediction], targets)
+    assert list(losses) == ["loss_width"]
     expected = 0
     for i, (query, target) in enumerate(criterion.matcher.match([prediction], targets)[0]):
         expected += (boxes[i, query, 2] - targets[i]["boxes"][target, 2]).abs().sum()
@@ -335,7 +333,7 @@ def test_a_copy_works_by_itself():
     logits, boxes, targets = reference_batch("f")
     criterion = focal()
     copied = copy.deepcopy(criterion)
-    copied.gamma = 0.0
+    copied.class_loss.gamma = 0.0
     prediction = Prediction(logits, boxes)
     assert (
         copied([prediction], targets)["loss_class"]

@@ -8,11 +8,26 @@ import logging
 import pytest
 import reference_ops
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from detrex.modeling.matcher import HungarianMatcher
-from detrex.modeling.predictions import Indices, Prediction, Targets, predictions_from_outputs
+from detrex.modeling.matcher import (
+    BoxL1Cost,
+    Candidates,
+    FocalCost,
+    GIoUCost,
+    HungarianMatcher,
+    SoftmaxCost,
+)
+from detrex.modeling.matcher.costs import PaddedTargets
+from detrex.modeling.predictions import (
+    OBJECTNESS,
+    Indices,
+    Prediction,
+    Supervision,
+    Targets,
+    predictions_from_outputs,
+)
 
 REFERENCE = reference_ops.load("criterion_and_matcher")
 FOCAL = HungarianMatcher(cost_class=2, cost_bbox=5, cost_giou=2)
@@ -124,9 +139,11 @@ def test_predictions_are_matched_as_if_they_were_alone(monkeypatch):
     predictions = [
         random_prediction(2, 8),
         random_prediction(2, 20, seed=1, suffix="_enc"),
-        random_prediction(2, 6, seed=2, suffix="_dn", indices=fixed),
-        random_prediction(2, 9, seed=3, suffix="_o2m", targets=random_targets(6, 2, seed=5)),
-        random_prediction(2, 9, seed=3, suffix="_agnostic", class_agnostic=True),
+        random_prediction(2, 6, seed=2, suffix="_dn", supervision=Supervision(indices=fixed)),
+        random_prediction(
+            2, 9, seed=3, suffix="_o2m", supervision=Supervision(random_targets(6, 2, seed=5))
+        ),
+        random_prediction(2, 9, seed=3, suffix="_agnostic", supervision=OBJECTNESS),
     ]
     alone = [FOCAL.match([p], targets)[0] for p in predictions]
     copies = []
@@ -140,7 +157,7 @@ def test_predictions_are_matched_as_if_they_were_alone(monkeypatch):
 
 
 def test_class_agnostic_predictions_have_one_class():
-    prediction, targets = random_prediction(2, 9, class_agnostic=True), random_targets(4, 3)
+    prediction, targets = random_prediction(2, 9, supervision=OBJECTNESS), random_targets(4, 3)
     zeros = [{**t, "labels": torch.zeros_like(t["labels"])} for t in targets]
     plain = Prediction(prediction.logits, prediction.boxes)
     assert_same(FOCAL.match([prediction], targets)[0], FOCAL.match([plain], zeros)[0])
@@ -218,7 +235,7 @@ def test_broken_predictions_are_reported_now_and_then(caplog):
 
 
 def test_inputs_stay_as_they_are():
-    prediction, targets = random_prediction(2, 7, class_agnostic=True), random_targets(3, 2)
+    prediction, targets = random_prediction(2, 7, supervision=OBJECTNESS), random_targets(3, 2)
     before = [{name: value.clone() for name, value in t.items()} for t in targets]
     FOCAL.match([prediction], targets)
     assert_close(targets, before, rtol=0, atol=0)
@@ -231,3 +248,30 @@ def test_wrong_use_is_named():
         HungarianMatcher(0, 0, 0)
     with pytest.raises(ValueError, match="predictions for 2 images, targets for 1"):
         FOCAL.match([random_prediction(2, 4)], random_targets(1))
+
+
+class Below(nn.Module):
+    """Costs queries whose center is not below the target's."""
+
+    weight = 3.0
+
+    def forward(self, candidates: Candidates) -> Tensor:
+        query, target = candidates.boxes[:, :, None, 1], candidates.target_boxes[:, None, :, 1]
+        return (query <= target).to(candidates.boxes.dtype)
+
+
+def test_costs_are_composed():
+    prediction, targets = random_prediction(2, 7), random_targets(4, 2)
+    parts = [
+        HungarianMatcher(*weights, class_cost=SoftmaxCost()).costs(prediction, targets)
+        for weights in ((2, 0, 0), (0, 5, 0), (0, 0, 4))
+    ]
+    own = HungarianMatcher(
+        cost_class=2, class_cost=SoftmaxCost(), terms=[BoxL1Cost(5), GIoUCost(4), Below()]
+    )
+    expected = sum(parts) + 3.0 * Below()(Candidates(prediction, PaddedTargets(targets)))
+    assert_close(own.costs(prediction, targets), expected)
+    plain = HungarianMatcher(2, 5, 4, cost_class_type="ce_cost").costs(prediction, targets)
+    assert torch.equal(plain, sum(parts[1:], parts[0]))
+    assert isinstance(HungarianMatcher(gamma=1.5).class_cost, FocalCost)
+    assert HungarianMatcher(gamma=1.5).class_cost.gamma == 1.5

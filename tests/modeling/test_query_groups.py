@@ -103,17 +103,17 @@ def test_unknown_label_and_indicator():
 
 def test_denoising_queries_know_their_targets():
     group = plain()(matching(), reference_targets()).groups[-1]
-    first, second = group.supervision["indices"]
+    first, second = group.supervision.indices
     assert first[0].tolist() == list(range(9))
     assert first[1].tolist() == [0, 1, 2] * 3
     assert second[0].tolist() == [0, 3, 6]
     assert second[1].tolist() == [0, 0, 0]
-    assert group.supervision["num_boxes_scale"] == group.parts == 3
+    assert group.supervision.num_boxes_scale == group.parts == 3
 
 
-def test_contrastive_queries_to_be_refused_have_no_targets():
+def test_negative_queries_have_no_targets():
     group = ContrastiveDenoising(5, 8, num_pairs=7)(matching(), reference_targets()).groups[-1]
-    first, second = group.supervision["indices"]
+    first, second = group.supervision.indices
     assert group.parts == 2  # seven pairs for up to three targets
     assert first[0].tolist() == [0, 1, 2, 6, 7, 8]
     assert second[0].tolist() == [0, 6]
@@ -219,11 +219,11 @@ def test_one_to_many():
     queries = OneToMany(num_queries=3, repeats=2)(matching(), reference_targets())
     assert [group.size for group in queries.groups] == [3, 2]
     extra = queries.groups[1].supervision
-    assert extra["num_boxes_scale"] == 2
+    assert extra.num_boxes_scale == 2
     labels = REFERENCE["labels"][:3]
-    assert torch.equal(extra["targets"][0]["labels"], torch.cat((labels, labels)))
+    assert torch.equal(extra.targets[0]["labels"], torch.cat((labels, labels)))
     boxes = REFERENCE["boxes"][:3]
-    assert torch.equal(extra["targets"][0]["boxes"], torch.cat((boxes, boxes)))
+    assert torch.equal(extra.targets[0]["boxes"], torch.cat((boxes, boxes)))
 
 
 def test_one_to_many_with_fewer_queries_than_asked_for():
@@ -248,9 +248,9 @@ def test_group_copies_are_matched_each():
     (group,) = queries.groups
     logits, boxes = torch.randn(2, 12, 5), torch.rand(2, 12, 4)
     matcher = HungarianMatcher(cost_class=2, cost_bbox=5, cost_giou=2)
-    scale = group.supervision["num_boxes_scale"]
+    scale = group.supervision.num_boxes_scale
     assert scale == 3
-    together = Prediction(logits, boxes, **group.supervision)
+    together = Prediction(logits, boxes, "", group.supervision)
     (found,) = matcher.match([together], reference_targets())
     for part in range(3):
         span = slice(4 * part, 4 * part + 4)

@@ -14,22 +14,26 @@ from torchvision.ops import box_convert, box_iou
 
 from detrex.config import get_config
 from detrex.layers import generalized_box_iou
+from detrex.layers.box_ops import elementwise_box_iou
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.matcher import HungarianMatcher
-from detrex.modeling.predictions import Prediction, Targets
+from detrex.modeling.predictions import Prediction, Supervision, Targets
 from detrex.modeling.variants.stable_dino import (
-    PositionModulatedMatcher,
-    PositionSupervisedCriterion,
-    box_overlap,
+    PositionModulatedCost,
+    PositionSupervisedLoss,
 )
 
 CLASSES, QUERIES = 4, 7
 ALPHA, GAMMA = 0.3, 2.0
 
 
-def criterion(**options) -> PositionSupervisedCriterion:
-    matcher = PositionModulatedMatcher(2, 5, 2)
-    return PositionSupervisedCriterion(CLASSES, matcher, {}, alpha=ALPHA, gamma=GAMMA, **options)
+def modulated(*weights: float, **options) -> HungarianMatcher:
+    return HungarianMatcher(*weights, class_cost=PositionModulatedCost(**options))
+
+
+def criterion(**options) -> SetCriterion:
+    loss = PositionSupervisedLoss(ALPHA, GAMMA)
+    return SetCriterion(CLASSES, modulated(2, 5, 2), {}, class_loss=loss, **options)
 
 
 def random_boxes(*shape: int) -> Tensor:
@@ -83,7 +87,10 @@ def test_the_loss_is_the_papers_sum():
         (torch.tensor([5]), torch.tensor([0])),
         (torch.tensor([], dtype=torch.long),) * 2,
     ]
-    predictions = [random_prediction(3), random_prediction(3, "_dn", indices=fixed)]
+    predictions = [
+        random_prediction(3),
+        random_prediction(3, "_dn", supervision=Supervision(indices=fixed)),
+    ]
     own = criterion()
     losses = own(predictions, targets)
     matches = own.matcher.match(predictions, targets)
@@ -105,9 +112,8 @@ def test_boxes_losses_are_unchanged():
 def test_boxes_that_fit_exactly_leave_the_focal_loss():
     targets, prediction = random_targets(3, 1), random_prediction(2)
     prediction.boxes[0, :3], prediction.boxes[1, 0] = targets[0]["boxes"], targets[1]["boxes"][0]
-    prediction.indices = [
-        (torch.arange(len(t["labels"])), torch.arange(len(t["labels"]))) for t in targets
-    ]
+    indices = [(torch.arange(len(t["labels"])), torch.arange(len(t["labels"]))) for t in targets]
+    prediction.supervision = Supervision(indices=indices)
     own = criterion(losses=["class"])
     plain = SetCriterion(CLASSES, own.matcher, {}, ["class"], alpha=ALPHA, gamma=GAMMA)
     assert_close(own([prediction], targets), plain([prediction], targets))
@@ -124,7 +130,8 @@ def test_the_best_box_is_to_have_its_overlap_as_score():
     wanted = []
     for query in range(3):
         pair = [(torch.tensor([query]), torch.tensor([0]))]
-        prediction = Prediction(torch.zeros(1, 3, CLASSES, requires_grad=True), boxes, indices=pair)
+        logits = torch.zeros(1, 3, CLASSES, requires_grad=True)
+        prediction = Prediction(logits, boxes, "", Supervision(indices=pair))
         criterion(losses=["class"])([prediction], targets)["loss_class"].backward()
         wanted.append(prediction.logits.grad[0, query, 1])
     overlaps = torch.tensor([1 / 3, 3 / 5, 1 / 7])
@@ -140,8 +147,8 @@ def test_scores_move_towards_the_overlap_and_boxes_not_at_all():
     targets = random_targets(3)
     prediction = random_prediction(1)
     own = criterion(losses=["class"])
-    prediction.indices = own.matcher.match([prediction], targets)[0]
-    ((query, target),) = prediction.indices
+    indices = own.matcher.match([prediction], targets)[0]
+    ((query, target),) = indices
     labels = targets[0]["labels"][target]
     overlaps = box_iou(xyxy(prediction.boxes[0]), xyxy(targets[0]["boxes"]))
     f1 = overlaps[query, target] ** 2 / overlaps.max()
@@ -150,7 +157,7 @@ def test_scores_move_towards_the_overlap_and_boxes_not_at_all():
         logits[0, query, labels] = f1.logit() + shift
         logits.requires_grad_()
         boxes = prediction.boxes.clone().requires_grad_()
-        moved = Prediction(logits, boxes, indices=prediction.indices)
+        moved = Prediction(logits, boxes, "", Supervision(indices=indices))
         own([moved], targets)["loss_class"].backward()
         assert boxes.grad is None
         slope = logits.grad[0, query, labels]
@@ -211,14 +218,14 @@ def test_half_precision_is_compared_in_float32():
 
 def test_overlap_is_that_of_all_pairs():
     boxes1, boxes2 = xyxy(random_boxes(5)), xyxy(random_boxes(3))
-    assert_close(box_overlap(boxes1[:, None], boxes2), box_iou(boxes1, boxes2))
+    assert_close(elementwise_box_iou(boxes1[:, None], boxes2), box_iou(boxes1, boxes2))
     point = torch.tensor([0.5, 0.5, 0.5, 0.5])
-    assert box_overlap(point, point) == 0
+    assert elementwise_box_iou(point, point) == 0
 
 
 def test_costs_are_the_papers():
     targets, prediction = random_targets(3, 1), random_prediction(2)
-    matcher = PositionModulatedMatcher(2, 5, 3, alpha=ALPHA, gamma=GAMMA)
+    matcher = modulated(2, 5, 3, alpha=ALPHA, gamma=GAMMA)
     costs = matcher.costs(prediction, targets)
     assert costs.shape == (2, QUERIES, 3)
     for i, target in enumerate(targets):
@@ -237,7 +244,7 @@ def test_costs_are_the_papers():
 def test_without_power_the_costs_are_the_plain_ones():
     targets, prediction = random_targets(3, 1), random_prediction(2)
     plain = HungarianMatcher(2, 5, 2).costs(prediction, targets)
-    assert_close(PositionModulatedMatcher(2, 5, 2, power=0.0).costs(prediction, targets), plain)
+    assert_close(modulated(2, 5, 2, power=0.0).costs(prediction, targets), plain)
 
 
 def test_a_sure_query_far_off_loses_to_a_fair_one_that_fits():
@@ -246,14 +253,14 @@ def test_a_sure_query_far_off_loses_to_a_fair_one_that_fits():
     boxes = torch.tensor([[[0.8, 0.8, 0.2, 0.2], [0.3, 0.3, 0.2, 0.2]]])
     logits = torch.tensor([[[3.0], [1.0]]])
     targets = [{"labels": torch.tensor([0]), "boxes": wanted}]
-    for kind, winner in ((HungarianMatcher, 0), (PositionModulatedMatcher, 1)):
+    for kind, winner in ((HungarianMatcher, 0), (modulated, 1)):
         ((query, _),) = kind(1, 0, 0).match([Prediction(logits, boxes)], targets)[0]
         assert query.tolist() == [winner]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_broken_queries_are_matched_last(value):
-    prediction, matcher = random_prediction(1), PositionModulatedMatcher()
+    prediction, matcher = random_prediction(1), modulated()
     prediction.logits[:, [0, 2, 3, 5]] = value
     ((query, _),) = matcher.match([prediction], random_targets(3))[0]
     assert query.tolist() == [1, 4, 6]
@@ -265,14 +272,13 @@ def test_costs_of_sure_queries_are_finite(size):
     prediction, targets = random_prediction(1), random_targets(2)
     prediction.boxes[0, :2] = targets[0]["boxes"]
     sure = Prediction(prediction.logits.sign().float() * size, prediction.boxes.float())
-    assert PositionModulatedMatcher().costs(sure, targets).isfinite().all()
+    assert modulated().costs(sure, targets).isfinite().all()
 
 
-def test_softmax_scores_are_refused():
-    with pytest.raises(ValueError, match=r"loss_class_type.*'ce_loss'"):
-        PositionSupervisedCriterion(4, HungarianMatcher(), {}, loss_class_type="ce_loss")
-    with pytest.raises(ValueError, match=r"cost_class_type.*'ce_cost'"):
-        PositionModulatedMatcher(cost_class_type="ce_cost")
+def test_softmax_heads_are_refused():
+    prediction = Prediction(torch.zeros(1, 3, CLASSES + 1), random_boxes(1, 3))
+    with pytest.raises(ValueError, match=rf"{CLASSES + 1} logits, .* expects {CLASSES}"):
+        criterion()([prediction], random_targets(1))
 
 
 def test_the_model_is_dino_but_for_its_criterion():
@@ -284,10 +290,10 @@ def test_the_model_is_dino_but_for_its_criterion():
         )
     )
     own = instantiate(OmegaConf.merge(ours.criterion, {"num_classes": 80}))
-    assert type(own) is PositionSupervisedCriterion
-    assert type(own.matcher) is PositionModulatedMatcher
-    assert (own.matcher.cost_class, own.matcher.power) == (2.0, 0.5)
-    ours.criterion.update(_target_=dino.criterion._target_)
-    ours.criterion.matcher.update(_target_=dino.criterion.matcher._target_)
+    assert type(own.class_loss) is PositionSupervisedLoss
+    assert type(own.matcher.class_cost) is PositionModulatedCost
+    assert (own.matcher.cost_class, own.matcher.class_cost.power) == (2.0, 0.5)
+    assert (own.class_loss.positive_weight, own.class_loss.gamma) == (0.25, 2.0)
+    del ours.criterion.class_loss, ours.criterion.matcher.class_cost
     ours.criterion.weight_dict.update(loss_class=dino.criterion.weight_dict.loss_class)
     assert ours == dino
