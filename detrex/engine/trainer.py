@@ -13,14 +13,15 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.engine.nonfinite import describe, origin
+from detrex.engine.divergence import describe, origin
 from detrex.engine.seeds import seed_all, seed_at
 from detrex.utils.nonfinite import NonFinite, nonfinite_handled_by
 
-__all__ = ["Trainer", "amp_dtype"]
+__all__ = ["Trainer", "amp_dtype", "step_options"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,15 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in dtypes:
         raise ValueError(f"train.amp.dtype={name!r} is not one of auto, {', '.join(dtypes)}")
     return dtypes[name]
+
+
+def step_options(train: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Arguments of :class:`Trainer` about how a step is taken, from the ``train`` of a config."""
+    return {
+        "amp": train.amp.enabled,
+        "amp_dtype": amp_dtype(train.amp.dtype, device),
+        "clip_grad_params": train.clip_grad.params if train.clip_grad.enabled else None,
+    }
 
 
 class Trainer(SimpleTrainer):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrex.utils.memory import keep_freed_memory
+from detrex.utils.allocator import keep_freed_memory
 
 from .backbone import fold_frozen_norms
 
@@ -71,7 +71,7 @@ def for_inference(
 
     Frozen norms become part of their convolutions, and convolutions read their input channels last.
     On the CPU linear layers become convolutions where that is faster, and the process keeps freed
-    memory from then on (:func:`~detrex.utils.memory.keep_freed_memory`). Not for
+    memory from then on (:func:`~detrex.utils.allocator.keep_freed_memory`). Not for
     :func:`torch.export.export`, which wants the model itself.
 
     Args:
