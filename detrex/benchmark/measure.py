@@ -50,14 +50,16 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least two values."""
+    """Median and quartiles of at least two values."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(middle, low, high, min(values), len(values))
 
 
 def speedup(seconds: Sequence[float], peer: Sequence[float]) -> Spread:
-    """How many times the peer's seconds: of neighboring runs, so that what else the machine does
-    meets both alike."""
+    """How many times as long the peer takes, by the ratios of neighboring runs.
+
+    What else the machine does then meets both alike.
+    """
     return spread([b / a for a, b in zip(seconds, peer, strict=True)])
 
 
@@ -110,14 +112,14 @@ def matmul_rate(
     return 2 * size**3 / min(seconds)
 
 
-def _sampled(
+def _sampling_flops(
     value: Sequence[int], shapes: Any, locations: Sequence[int], *_: Any, **__: Any
 ) -> int:
     """FLOPs of deformable attention: four cells for each point and channel."""
     return 8 * math.prod(locations[:-1]) * value[-1]
 
 
-def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+def _attention_flops(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
     return 4 * math.prod(query) * key[-2]
 
 
@@ -127,14 +129,14 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     attention = aten._scaled_dot_product_flash_attention_for_cpu
     attention_backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
     formulas: dict[Any, Callable[..., int]] = {
-        attention: _attended,
-        attention_backward: lambda grad, *args, **kwargs: 5 * _attended(*args) // 2,
+        attention: _attention_flops,
+        attention_backward: lambda grad, *args, **kwargs: 5 * _attention_flops(*args) // 2,
         aten.grid_sampler_2d: lambda *_, out_shape, **__: 8 * math.prod(out_shape),
         aten.grid_sampler_2d_backward: lambda grad, *_, **__: 16 * math.prod(grad),
     }
     if hasattr(own, "ms_deform_attn"):  # whoever measures something else need not have it
-        formulas[own.ms_deform_attn] = _sampled
-        formulas[own.ms_deform_attn_backward] = lambda grad, *args, **_: 2 * _sampled(*args)
+        formulas[own.ms_deform_attn] = _sampling_flops
+        formulas[own.ms_deform_attn_backward] = lambda grad, *args, **_: 2 * _sampling_flops(*args)
     return formulas
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
-from .backbone_rules import TIMM
-from .resnets import CAFFE2, DETECTRON2, TORCHVISION
+from detrex.checkpoint.backbone_rules import TIMM
+from detrex.checkpoint.resnets import CAFFE2, DETECTRON2, TORCHVISION
 
 Rule = tuple[str, str] | tuple[str, str, str]
 

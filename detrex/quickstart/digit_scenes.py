@@ -75,7 +75,7 @@ def _is_complete(output: Path, spec: DigitScenes) -> bool:
     manifest = output / _MANIFEST
     if not manifest.is_file():
         raise FileExistsError(
-            f"{output} exists and is not a set of digit scenes; name a new directory"
+            f"{output} exists and is not a set of digit scenes; name a new directory."
         )
     found = json.loads(manifest.read_text())
     wanted = _manifest(spec)
@@ -83,14 +83,14 @@ def _is_complete(output: Path, spec: DigitScenes) -> bool:
         differing = sorted(k for k in wanted | found if wanted.get(k) != found.get(k))
         raise FileExistsError(
             f"{output} holds digit scenes made with another {', '.join(differing)}; remove it or "
-            "name another directory"
+            "name another directory."
         )
     counts = {"train": spec.num_train, "val": spec.num_val}
     for split, count in counts.items():
         present = len(list((output / split).glob("*.jpg")))
         if present != count or not (output / f"{split}.json").is_file():
             raise FileExistsError(
-                f"{output} is damaged ({present} of {count} {split} images); remove it and rerun"
+                f"{output} is damaged ({present} of {count} {split} images); remove it and rerun."
             )
     return True
 

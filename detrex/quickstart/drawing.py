@@ -60,17 +60,19 @@ class DigitScenes:
     def __post_init__(self) -> None:
         if self.num_train < 1 or self.num_val < 1:
             raise ValueError(
-                f"num_train and num_val must be at least 1, got {self.num_train}, {self.num_val}"
+                f"num_train and num_val must be at least 1, got {self.num_train}, {self.num_val}."
             )
         if self.size < 64:
-            raise ValueError(f"size must be at least 64 pixels for legible digits, got {self.size}")
+            raise ValueError(
+                f"size must be at least 64 pixels for legible digits, got {self.size}."
+            )
         if not 0 < self.min_digit <= self.max_digit <= 0.7:
             raise ValueError(
                 "0 < min_digit <= max_digit <= 0.7 is needed, got "
-                f"{self.min_digit}, {self.max_digit}"
+                f"{self.min_digit}, {self.max_digit}."
             )
         if not 0 < self.val_fraction < 1:
-            raise ValueError(f"val_fraction must lie between 0 and 1, got {self.val_fraction}")
+            raise ValueError(f"val_fraction must lie between 0 and 1, got {self.val_fraction}.")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as e:
-        raise ImportError("digit scenes need scikit-learn: pip install scikit-learn") from e
+        raise ImportError("digit scenes need scikit-learn: pip install scikit-learn.") from e
     digits = load_digits()
     return digits.images / 16.0, digits.target
 
@@ -118,7 +120,7 @@ def _load_photo(name: str) -> Image.Image:
     except ImportError as e:
         raise ImportError(
             "digit scenes need photographs from scikit-learn and scikit-image: "
-            "pip install scikit-learn scikit-image"
+            "pip install scikit-learn scikit-image."
         ) from e
     if isinstance(array, tuple):  # the stereo pair: left view, right view, disparity
         array = array[0]
