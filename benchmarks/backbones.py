@@ -9,19 +9,19 @@ with --threads 1 tells more, and so does the share of a run that is spent outsid
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import timm
 import torch
 import torchvision
-from common import write_json
+from common import compare, options, write
 from torch import Tensor, nn
 
+from detrex.benchmark import Clock, prepare
+from detrex.benchmark.measure import synchronize
 from detrex.modeling.backbone import (
     BasicStem,
     ResNet,
@@ -31,7 +31,6 @@ from detrex.modeling.backbone import (
 )
 
 Pair = tuple[nn.Module, nn.Module]
-Clock = Callable[[], float]
 
 
 def timm_pair(name: str) -> Pair:
@@ -93,7 +92,7 @@ PAIRS: dict[str, Callable[[], Pair]] = {
     "TimmBackbone / timm, swin_tiny": lambda: timm_pair("swin_tiny_patch4_window7_224"),
     "TorchvisionBackbone / torchvision, resnet50": lambda: torchvision_pair("resnet50"),
     "TorchvisionBackbone / torchvision, convnext_tiny": lambda: torchvision_pair("convnext_tiny"),
-    "ResNet-50, folded / frozen norms": folding_pair,
+    "folded norms / frozen norms, ResNet-50": folding_pair,
 }
 
 
@@ -108,16 +107,6 @@ def largest_difference(ours: Any, theirs: Any) -> float:
     return largest
 
 
-def seconds(run: nn.Module, image: Tensor, clock: Clock) -> float:
-    start = clock()
-    features = run(image)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    end = clock()
-    del features  # giving the memory back is not measured
-    return end - start
-
-
 @torch.no_grad()
 def share_outside(backbone: nn.Module, image: Tensor, repeats: int, clock: Clock) -> float:
     """Median share of a run in which the network that is wrapped does not run."""
@@ -125,73 +114,50 @@ def share_outside(backbone: nn.Module, image: Tensor, repeats: int, clock: Clock
         "timm_model" if isinstance(backbone, TimmBackbone) else "feature_extractor"
     )
     times: list[float] = []
-    hooks = [
-        network.register_forward_pre_hook(lambda *_: times.append(clock())),
-        network.register_forward_hook(lambda *_: times.append(clock())),
-    ]
+
+    def note(*_: Any) -> None:
+        synchronize(image.device)
+        times.append(clock())
+
+    hooks = [network.register_forward_pre_hook(note), network.register_forward_hook(note)]
     shares = []
     for _ in range(repeats):
         times.clear()
-        total = seconds(backbone, image, clock)
-        start, end = times
-        shares.append(1 - (end - start) / total)
+        note()
+        backbone(image)
+        note()
+        start, enter, leave, end = times
+        shares.append(1 - (leave - enter) / (end - start))
     for hook in hooks:
         hook.remove()
     return statistics.median(shares)
 
 
 @torch.no_grad()
-def measure(pair: Pair, image: Tensor, repeats: int, clock: Clock) -> dict[str, float]:
-    """Seconds of either (median), and the ratio first / second (median and quartiles)."""
-    first, second = (network.to(image.device) for network in pair)
-    difference = largest_difference(first(image), second(image))
-    times: list[tuple[float, float]] = []
-    for repeat in range(repeats):
-        # who comes first changes, so that neither always runs into a warm or a busy machine
-        order = (first, second) if repeat % 2 else (second, first)
-        taken = {id(run): seconds(run, image, clock) for run in order}
-        times.append((taken[id(first)], taken[id(second)]))
-    low, middle, high = statistics.quantiles([a / b for a, b in times], n=4)
-    result = {
-        "seconds": statistics.median(a for a, _ in times),
-        "seconds_reference": statistics.median(b for _, b in times),
-        "ratio": middle,
-        "ratio_lower_quartile": low,
-        "ratio_upper_quartile": high,
-        "ratio_of_fastest": min(a for a, _ in times) / min(b for _, b in times),
-        "largest_relative_difference": difference,
-    }
-    if not isinstance(first, ResNet):
-        result["share_outside_network"] = share_outside(first, image, repeats, clock)
+def measure(name: str, image: Tensor, repeats: int, clock: Clock) -> dict[str, Any]:
+    """Compare a pair: seconds of either, how far they are apart, and what wrapping adds."""
+    ours, theirs = (network.to(image.device) for network in PAIRS[name]())
+    first, second = name.partition(",")[0].split(" / ")
+    works = {first: partial(ours, image), second: partial(theirs, image)}
+    result = compare(first, works, repeats, image.device, clock)
+    result["largest relative difference"] = largest_difference(ours(image), theirs(image))
+    if not isinstance(ours, ResNet):
+        result["share outside of the network"] = share_outside(ours, image, repeats, clock)
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="measure the pairs whose name contains this")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=21)
+    parser = options(__doc__, repeats=21)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=(224, 448), metavar=("H", "W"))
-    parser.add_argument("--threads", type=int, help="of torch on the CPU")
-    parser.add_argument("--cpu-time", action="store_true", help="instead of that on the wall")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    image = torch.randn(args.batch, 3, *args.size, device=args.device)
-    clock = time.process_time if args.cpu_time else time.perf_counter
+    device, clock = prepare(args)
+    image = torch.randn(args.batch, 3, *args.size, device=device)
     results = {}
-    for name, pair in PAIRS.items():
-        if args.only not in name:
-            continue
-        result = results[name] = measure(pair(), image, args.repeats, clock)
-        print(name, *(f"  {key}: {value:.3g}" for key, value in result.items()), sep="\n")
-    if args.output:
-        setting = {name: value for name, value in vars(args).items() if name != "output"}
-        setting.update(torch=torch.__version__, threads=torch.get_num_threads())
-        write_json(args.output, {"setting": setting, "results": results})
+    for name in (name for name in PAIRS if args.only in name):
+        print(name)
+        results[name] = measure(name, image, args.repeats, clock)
+    write(args, results)
 
 
 if __name__ == "__main__":

@@ -1,54 +1,43 @@
-"""What the scripts of this folder share: options, peers, the table of seconds, the json file."""
+"""What the scripts of this folder share: options, the table of seconds, the json file."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import importlib.metadata
-import json
-import os
 import platform
 import subprocess
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
-from detrex.engine.config import select_device
+from detrex.benchmark import (
+    Clock,
+    Work,
+    add_options,
+    device_name,
+    matmul_rate,
+    measure_stages,
+    speedup,
+    spread,
+    stage_table,
+    time_in_turns,
+    write_json,
+)
+from detrex.config import select_device
 from detrex.layers.ms_deform_attn import implementation
-from detrex.utils.measure import Clock, Work, matmul_rate, speedup, spread, time_in_turns
 
 
-def options(doc: str, repeats: int = 5) -> argparse.ArgumentParser:
+def options(doc: str | None, repeats: int = 5) -> argparse.ArgumentParser:
     """A parser with the options that all scripts have."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--only", default="", help="measure what has this in its name")
-    parser.add_argument("--repeats", type=int, default=repeats, help="of each work, in turns")
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ...")
-    parser.add_argument("--threads", type=int, help="of torch on the CPU")
-    parser.add_argument("--cpu-time", action="store_true", help="instead of that on the wall")
-    parser.add_argument("--output", type=output_path, help="json file for the results")
+    add_options(parser, repeats)
     return parser
-
-
-def output_path(text: str) -> Path:
-    """A file that can be written, known before anything is measured."""
-    path = Path(text)
-    if not path.resolve().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"the folder of {text} does not exist")
-    return path
-
-
-def prepare(args: argparse.Namespace) -> tuple[torch.device, Clock]:
-    """Set the threads and the seed; the device, and what to measure by."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    return select_device(args.device), time.process_time if args.cpu_time else time.perf_counter
 
 
 def peer(name: str) -> ModuleType | None:
@@ -74,8 +63,8 @@ def compare(
         ours: the work whose speed over the others is reported.
         works: by name.
         repeats: runs of each.
-        device, clock: as for `time_in_turns`.
-        quantities: by unit, such as `GFLOP`, what every work does; its rate is reported.
+        device, clock: as for ``time_in_turns``.
+        quantities: by unit, such as ``GFLOP``, what every work does; its rate is reported.
     """
     seconds = time_in_turns(works, repeats, device, clock)
     rows: dict[str, Any] = {}
@@ -94,8 +83,25 @@ def compare(
     return rows
 
 
+def compare_stages(
+    ours: str,
+    works: Mapping[str, Work],
+    model: nn.Module,
+    dtype: torch.dtype,
+    args: argparse.Namespace,
+    device: torch.device,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Compare works as :func:`compare` does, and show the stages of ours, which runs ``model``."""
+    limit = matmul_gflops(device, dtype, clock)
+    rows = compare(ours, works, args.repeats, device, clock)
+    stages = measure_stages(model, works[ours], device, min(args.repeats, 3), clock)
+    print(stage_table(stages, limit), flush=True)
+    return {"works": rows, "matmul GFLOP/s": limit, "stages": stages}
+
+
 def matmul_gflops(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
-    """Printed, too."""
+    """The rate of a large matrix product, the limit of a model; it is printed, too."""
     rate = matmul_rate(device, dtype, clock) / 1e9
     print(f"matrix products in {str(dtype).removeprefix('torch.')}: {rate:.0f} GFLOP/s")
     return rate
@@ -108,20 +114,13 @@ def write(args: argparse.Namespace, results: Mapping[str, Any]) -> None:
     device = select_device(args.device)
     setting = {name: value for name, value in vars(args).items() if name != "output"}
     setting.update(
-        machine=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        machine=device_name(device) if device.type == "cuda" else _processor(),
         threads=torch.get_num_threads(),
         deformable_attention=implementation(device.type).name,
         commit=_commit(),
         versions={name: _version(name) for name in ("torch", "torchvision", "transformers")},
     )
     write_json(args.output, {"setting": setting, "results": results})
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(content, file, indent=2)
-    os.replace(file.name, path)
 
 
 def _version(name: str) -> str | None:

@@ -9,21 +9,18 @@ same losses and differentiate them, in turns in one process; what counts is the 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import write_json
+from common import compare, options, write
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torchvision.ops import box_convert, generalized_box_iou
+from torchvision.ops import box_convert, generalized_box_iou, sigmoid_focal_loss
 
+from detrex.benchmark import Work, prepare
 from detrex.modeling.criterion import SetCriterion
-from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.predictions import Prediction, Targets
 
@@ -33,6 +30,7 @@ Losses = dict[str, Tensor]
 
 
 def xyxy(boxes: Tensor) -> Tensor:
+    """Centers and sizes -> corners."""
     return box_convert(boxes, "cxcywh", "xyxy")
 
 
@@ -51,7 +49,7 @@ class PlainCriterion(nn.Module):
             boxes = torch.cat([t["boxes"][j] for t, (_, j) in zip(targets, indices, strict=True)])
             one_hot = torch.zeros_like(layer.logits)
             one_hot[batch, query, labels] = 1
-            focal = sigmoid_focal_loss(layer.logits, one_hot, None, ALPHA, GAMMA, "sum")
+            focal = sigmoid_focal_loss(layer.logits, one_hot, ALPHA, GAMMA, "sum")
             found = layer.boxes[batch, query]
             giou = generalized_box_iou(xyxy(found), xyxy(boxes)).diag()
             losses[f"loss_class{layer.suffix}"] = focal / count
@@ -61,15 +59,16 @@ class PlainCriterion(nn.Module):
 
     @torch.no_grad()
     def match(self, layer: Prediction, targets: Targets) -> list[tuple[Tensor, Tensor]]:
+        """Queries and targets of each image's matched pairs."""
         batch, queries = layer.logits.shape[:2]
         prob = layer.logits.flatten(0, 1).sigmoid()
         boxes = layer.boxes.flatten(0, 1)
         labels = torch.cat([t["labels"] for t in targets])
         wanted = torch.cat([t["boxes"] for t in targets])
-        no = (1 - ALPHA) * prob**GAMMA * -(1 - prob + 1e-8).log()
-        yes = ALPHA * (1 - prob) ** GAMMA * -(prob + 1e-8).log()
+        negative = (1 - ALPHA) * prob**GAMMA * -(1 - prob + 1e-8).log()
+        positive = ALPHA * (1 - prob) ** GAMMA * -(prob + 1e-8).log()
         cost = (
-            COST_CLASS * (yes[:, labels] - no[:, labels])
+            COST_CLASS * (positive[:, labels] - negative[:, labels])
             + COST_BBOX * torch.cdist(boxes, wanted, p=1)
             - COST_GIOU * generalized_box_iou(xyxy(boxes), xyxy(wanted))
         )
@@ -102,6 +101,7 @@ def batch(args: argparse.Namespace) -> tuple[list[Prediction], Targets]:
 
 
 def step(criterion: nn.Module, predictions: list[Prediction], targets: Targets) -> Losses:
+    """Losses of all layers and their gradients."""
     for prediction in predictions:
         prediction.logits.grad = prediction.boxes.grad = None
     losses: Losses = criterion(predictions, targets)
@@ -109,52 +109,32 @@ def step(criterion: nn.Module, predictions: list[Prediction], targets: Targets) 
     return losses
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def measure(args: argparse.Namespace) -> dict[str, object]:
-    """Medians in milliseconds, after checking that both ways agree."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare both ways, after checking that they agree."""
+    device, clock = prepare(args)
     predictions, targets = batch(args)
     matcher = HungarianMatcher(COST_CLASS, COST_BBOX, COST_GIOU)
-    ours: nn.Module = SetCriterion(args.classes, matcher, {})
-    ways = {"together": ours, "layer_by_layer": PlainCriterion()}
+    ways: dict[str, nn.Module] = {
+        "together": SetCriterion(args.classes, matcher, {}),
+        "layer by layer": PlainCriterion(),
+    }
     expected, found = (step(way, predictions, targets) for way in ways.values())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.rounds):
-        for name, way in ways.items():
-            taken = seconds(lambda way=way: step(way, predictions, targets), args.device)
-            times[name].append(1000 * taken)
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    setup = {name: value for name, value in vars(args).items() if name != "output"}
-    return {
-        "setup": {**setup, "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "milliseconds": {name: round(value, 2) for name, value in medians.items()},
-        "fastest_milliseconds": {name: round(min(taken), 2) for name, taken in times.items()},
-        "ratio": round(medians["layer_by_layer"] / medians["together"], 3),
+    works: dict[str, Work] = {
+        name: partial(step, way, predictions, targets) for name, way in ways.items()
     }
+    return compare("together", works, args.repeats, device, clock)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, repeats=15)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--boxes", type=int, default=20, help="per image")
-    parser.add_argument("--rounds", type=int, default=15, help="of each way, in turns")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, help="a json file for the result")
     args = parser.parse_args()
-    result = measure(args)
-    print(json.dumps(result, indent=2))
-    if args.output is not None:
-        write_json(args.output, result)
+    write(args, measure(args))
 
 
 if __name__ == "__main__":

@@ -20,23 +20,24 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from common import compare, options, prepare, write
+from common import compare, options, write
 from detectron2.config import instantiate
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from detrex.benchmark import Work, prepare
 from detrex.config import get_config
-from detrex.data import coco_dataset, make_digit_scenes
+from detrex.data import coco_dataset
 from detrex.engine.loaders import TrainStream
-from detrex.utils.measure import Work
+from detrex.quickstart import make_digit_scenes
 
 SHORT_EDGES = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 Record = dict[str, Any]
 
 
 def torchvision_augmentation() -> Callable[..., Any]:
-    """What `configs/common/data/coco_detr.py` does."""
+    """What ``configs/common/data/coco_detr.py`` does."""
     resize = v2.RandomShortestSize(SHORT_EDGES, max_size=1333)
     crop = [v2.RandomShortestSize([400, 500, 600]), v2.RandomCrop((384, 600), pad_if_needed=True)]
     return v2.Compose(
@@ -71,12 +72,14 @@ class TorchvisionDataset(Dataset):
 
 
 def our_loader(node: Any, workers: int) -> Iterator[Any]:
+    """Batches of the training loader of a config."""
     node = node.copy()
     node.num_workers = workers
     return iter(TrainStream(node, seed=0).loader())
 
 
 def their_loader(records: list[Record], batch: int, workers: int) -> Iterator[Any]:
+    """Batches of torch's own loader."""
     dataset = TorchvisionDataset(records)
     endless = RandomSampler(dataset, replacement=True, num_samples=10**6)
     return iter(DataLoader(dataset, batch, sampler=endless, num_workers=workers, collate_fn=list))
@@ -91,6 +94,7 @@ def seeded(work: Callable[[int], Any], count: int) -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Compare mappers in one process, and loaders with workers."""
     device, clock = prepare(args)
     scenes = make_digit_scenes(folder / "scenes", args.images, 1, args.size, progress=False)
     node = get_config("common/data/custom.py").dataloader.train
@@ -131,7 +135,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[2], help="of the loader")
     args = parser.parse_args()
     if args.cpu_time and args.workers:
-        parser.error("--cpu-time doesn't see what workers take; add --workers without a number")
+        parser.error("--cpu-time doesn't see what workers take; add --workers without a number.")
     with tempfile.TemporaryDirectory() as folder:
         results = measure(args, Path(folder))
     write(args, results)

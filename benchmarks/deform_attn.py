@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from common import compare, matmul_gflops, options, peer, prepare, write
+from common import compare, matmul_gflops, options, peer, write
 from torch import Tensor
 
+from detrex.benchmark import Work, prepare
 from detrex.layers.ms_deform_attn import implementation, ms_deform_attn, use_implementation
 from detrex.layers.ms_deform_attn.op import KERNELS
-from detrex.utils.measure import Work
 
 SHAPES = [(100, 134), (50, 67), (25, 34), (13, 17)]
 TOKENS = sum(height * width for height, width in SHAPES)
@@ -74,7 +74,7 @@ def inputs(locations: Tensor, dtype: torch.dtype, device: torch.device) -> Input
     )
 
 
-def by(name: str, x: Inputs) -> Tensor:
+def run_implementation(name: str, x: Inputs) -> Tensor:
     """Our operator by one implementation."""
     with use_implementation(name):
         return ms_deform_attn(x.value, SHAPES, x.locations, x.weights)
@@ -86,7 +86,7 @@ def functions(device: torch.device) -> dict[str, Function]:
     for name in (*KERNELS.get(device.type, ()), "pytorch"):
         with use_implementation(name):
             if implementation(device.type).name == name:
-                found[f"ours, {name}"] = partial(by, name)
+                found[f"ours, {name}"] = partial(run_implementation, name)
             else:
                 print(f"{name} can't run here: {implementation(device.type).passed_over}")
     if peer("transformers"):
@@ -105,11 +105,13 @@ def functions(device: torch.device) -> dict[str, Function]:
 
 
 def forward(function: Function, x: Inputs) -> Tensor:
+    """The result, without gradients."""
     with torch.no_grad():
         return function(x)
 
 
 def forward_backward(function: Function, x: Inputs) -> tuple[Tensor, ...]:
+    """The gradients of value, locations and weights."""
     return torch.autograd.grad(function(x), x[:3], x.grad)
 
 
@@ -121,6 +123,7 @@ def differences(works: dict[str, Work]) -> dict[str, float]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare all implementations in each dtype and shape."""
     device, clock = prepare(args)
     ways = functions(device)
     ours = next(iter(ways))

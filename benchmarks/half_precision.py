@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import output_path, write_json
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from detrex.benchmark import output_path, write_json
+from detrex.config import load_config
 from detrex.engine.build import build_evaluated_model
-from detrex.engine.config import load_config
-from detrex.engine.errors import SetupError, explained
+from detrex.engine.errors import SetupError, setup_errors
 from detrex.engine.evaluation import Evaluation
 from detrex.modeling.inference import for_inference
 
@@ -58,6 +58,7 @@ def moved(of: Instances, among: Instances, min_score: float) -> Tensor:
 
 
 def both_ways(a: list[Instances], b: list[Instances], min_score: float) -> Iterator[Tensor]:
+    """``moved`` of all images, of the first detections and of the second."""
     for of, among in zip(a, b, strict=True):
         yield moved(of, among, min_score)
         yield moved(among, of, min_score)
@@ -90,12 +91,19 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="changes to the config: key=value")
     args = parser.parse_args()
     try:
-        with explained():
+        with setup_errors():
             cfg = load_config(args.config_file, args.overrides, eval_only=True)
             evaluation = Evaluation(cfg)
             model = build_evaluated_model(cfg, args.checkpoint, evaluation.class_names).eval()
     except SetupError as e:
         raise SystemExit(f"error: {e}") from e
+    result = compare(model, evaluation, args)
+    if args.output:
+        write_json(args.output, result)
+
+
+def compare(model: nn.Module, evaluation: Evaluation, args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate the model as it was trained and in half precision, print and return both."""
     names = "as it was trained", f"for_inference, {args.dtype}"
     backbone_dtype = getattr(torch, args.backbone_dtype or args.dtype)
     half = for_inference(model, getattr(torch, args.dtype), backbone_dtype=backbone_dtype)
@@ -104,14 +112,13 @@ def main() -> None:
     for name, results in ap.items():
         print(f"{name:<28}" + "".join(f"{k:>7} {v:.1f}" for k, v in results["bbox"].items()))
     changes = torch.cat(list(both_ways(models[0].found, models[1].found, args.min_score)))
-    result: dict[str, Any] = {"AP": ap, "changes": summary(changes) if len(changes) else None}
-    if len(changes):
-        for name, value in result["changes"].items():
-            print(f"{name}: {value}")
-    else:
+    if not len(changes):
         print(f"no detection has a score over {args.min_score}")
-    if args.output:
-        write_json(args.output, result)
+        return {"AP": ap, "changes": None}
+    changed = summary(changes)
+    for name, value in changed.items():
+        print(f"{name}: {value}")
+    return {"AP": ap, "changes": changed}
 
 
 if __name__ == "__main__":

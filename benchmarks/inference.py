@@ -16,20 +16,19 @@ import argparse
 from typing import Any
 
 import torch
-from common import compare, matmul_gflops, options, peer, prepare, write
-from peers import check_size, torchvision_inference, transformers_inference, without_gradients
-
-from detrex.engine.benchmark import (
-    benchmark_config,
-    build_random_model,
-    measure_stages,
-    random_batch,
-    stage_table,
+from common import compare_stages
+from peers import (
+    measure_models,
+    torchvision_inference,
+    transformers_inference,
+    without_gradients,
 )
+
+from detrex.benchmark import Clock, Work, build_random_model, random_batch
+from detrex.config import get_config
 from detrex.layers import MultiScaleDeformableAttention
 from detrex.layers.ms_deform_attn import use_implementation
 from detrex.modeling.inference import for_inference
-from detrex.utils.measure import Clock, Work
 
 MODELS = {
     "DINO-R50-4scale": (
@@ -46,7 +45,9 @@ MODELS = {
 }
 
 
-def by_grid_sample(work: Work) -> Work:
+def with_grid_sample(work: Work) -> Work:
+    """The work with deformable attention in plain PyTorch."""
+
     def run() -> object:
         with use_implementation("pytorch"):
             return work()
@@ -55,7 +56,7 @@ def by_grid_sample(work: Work) -> Work:
 
 
 def add_peer(works: dict[str, Work], name: str, work: Work) -> None:
-    """Unless it can't be run, as some can't in half precision."""
+    """Add a peer unless it can't be run, as some can't in half precision."""
     try:
         work()
     except RuntimeError as error:
@@ -67,18 +68,18 @@ def add_peer(works: dict[str, Work], name: str, work: Work) -> None:
 def measure_model(
     name: str, args: argparse.Namespace, device: torch.device, clock: Clock
 ) -> dict[str, Any]:
+    """Compare one model with its peers."""
     config, theirs = MODELS[name]
     size, dtype = tuple(args.size), getattr(torch, args.dtype)
-    model = build_random_model(benchmark_config(config), device).eval().to(dtype)
+    model = build_random_model(get_config(config), device).eval().to(dtype)
     batch = random_batch(size)
     fast = for_inference(model)
-    ours = without_gradients(lambda: fast(batch))
     works: dict[str, Work] = {
-        f"detrex {name}": ours,
+        f"detrex {name}": without_gradients(lambda: fast(batch)),
         "as it was trained": without_gradients(lambda: model(batch)),
     }
     if any(isinstance(m, MultiScaleDeformableAttention) for m in model.modules()):
-        works["as it was trained, by grid_sample"] = by_grid_sample(
+        works["as it was trained, by grid_sample"] = with_grid_sample(
             without_gradients(lambda: model(batch))
         )
     if "transformers" in args.peers:
@@ -88,31 +89,9 @@ def measure_model(
         work = torchvision_inference(size, device, dtype)
         add_peer(works, "torchvision Faster R-CNN", work)
     print(f"\n{name}, {args.size[0]} x {args.size[1]}, {args.dtype}")
-    limit = matmul_gflops(device, dtype, clock)
-    result = compare(f"detrex {name}", works, args.repeats, device, clock)
-    stages = measure_stages(fast, ours, device, min(args.repeats, 3), clock)
-    print(stage_table(stages, limit), flush=True)
-    return {
-        "works": result,
-        "matmul GFLOP/s": limit,
-        "stages": [stage._asdict() for stage in stages],
-    }
-
-
-def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"))
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument(
-        "--peers", nargs="*", default=["transformers", "torchvision"], help="none: only ours"
-    )
-    args = parser.parse_args()
-    device, clock = prepare(args)
-    check_size(parser, args)
-    args.peers = [name for name in args.peers if peer(name)]
-    names = [name for name in MODELS if args.only in name]
-    write(args, {name: measure_model(name, args, device, clock) for name in names})
+    return compare_stages(f"detrex {name}", works, fast, dtype, args, device, clock)
 
 
 if __name__ == "__main__":
-    main()
+    peers, dtypes = ("transformers", "torchvision"), ("float32", "bfloat16", "float16")
+    measure_models(__doc__, MODELS, (800, 1066), peers, measure_model, dtypes)

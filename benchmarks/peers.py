@@ -8,15 +8,17 @@ normalization and the choice of detections, is done by ours and by torchvision's
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from common import options, peer, write
 from torch import Tensor, nn
 
-from detrex.utils.measure import Work
+from detrex.benchmark import Clock, Work, prepare
 
 Sizes = tuple[int, int]
+MeasureModel = Callable[[str, argparse.Namespace, torch.device, Clock], dict[str, Any]]
 
 # Upstream calls them by other names; what isn't said here is the same by default.
 TWO_STAGE = {"two_stage": True, "with_box_refine": True}
@@ -35,6 +37,37 @@ TRANSFORMERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+def measure_models(
+    doc: str | None,
+    models: Iterable[str],
+    size: Sizes,
+    peers: Sequence[str],
+    measure: MeasureModel,
+    dtypes: Sequence[str] = ("float32",),
+) -> None:
+    """Run a script that compares models, from its command line to its json file.
+
+    Args:
+        doc: of the script.
+        models: names of ours.
+        size: height and width of the images, if the command line has no other.
+        peers: packages to compare with, unless the command line names others.
+        measure: compares one model, by its name.
+        dtypes: of the weights, from which the command line chooses.
+    """
+    parser = options(doc)
+    parser.add_argument("--size", type=int, nargs=2, default=size, metavar=("H", "W"))
+    parser.add_argument("--dtype", default=dtypes[0], choices=dtypes)
+    parser.add_argument("--peers", nargs="*", default=peers, help="none: only ours")
+    args = parser.parse_args()
+    if args.peers and min(args.size) < 256:
+        parser.error("--size: 900 proposals need 256 x 256 pixels; --peers without a name does.")
+    device, clock = prepare(args)
+    args.peers = [name for name in args.peers if peer(name)]
+    names = [name for name in models if args.only in name]
+    write(args, {name: measure(name, args, device, clock) for name in names})
+
+
 def transformers_model(name: str, **options: Any) -> nn.Module:
     """A model of transformers with 80 classes and random weights, from its configuration."""
     import transformers
@@ -48,6 +81,7 @@ def transformers_model(name: str, **options: Any) -> nn.Module:
 def transformers_inference(
     name: str, size: Sizes, device: torch.device, dtype: torch.dtype
 ) -> Work:
+    """Inference of a model of transformers."""
     model = transformers_model(name).eval().to(device, dtype)
     image = torch.randn(1, 3, *size, device=device, dtype=dtype)
     mask = torch.ones(1, *size, dtype=torch.long, device=device)
@@ -66,13 +100,9 @@ def torchvision_inference(size: Sizes, device: torch.device, dtype: torch.dtype)
     return without_gradients(lambda: model([image]))
 
 
-def check_size(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a message if the image is too small for transformers' two-stage model."""
-    if args.peers and min(args.size) < 256:
-        parser.error("--size: 900 proposals need 256 x 256 pixels; --peers without a name does")
-
-
 def without_gradients(work: Callable[[], Any]) -> Work:
+    """The work within ``torch.no_grad``."""
+
     @torch.no_grad()
     def run() -> Any:
         return work()

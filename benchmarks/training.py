@@ -16,21 +16,20 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from common import compare, matmul_gflops, options, peer, prepare, write
-from peers import TransformersStep, check_size
+from common import compare_stages
+from peers import TransformersStep, measure_models
 
-from detrex.engine.benchmark import (
+from detrex.benchmark import (
     Batch,
+    Clock,
     TrainingStep,
-    benchmark_config,
     build_random_model,
-    measure_stages,
+    peak_memory,
     random_batch,
-    stage_table,
 )
+from detrex.config import load_sections
 from detrex.layers import box_xyxy_to_cxcywh
 from detrex.layers.ms_deform_attn import ms_deform_attn
-from detrex.utils.measure import Clock, peak_memory
 
 MODELS = {
     "DAB-Deformable-DETR-R50": (
@@ -46,12 +45,13 @@ Size = tuple[int, int]
 
 
 def our_step(name: str, size: Size, device: torch.device) -> TrainingStep:
-    cfg = benchmark_config(MODELS[name][0], sections=("model", "optimizer"))
+    """A step of a model of ours, as its config says."""
+    cfg = load_sections(MODELS[name][0], (), ("model", "optimizer"), "a training step")
     return TrainingStep(cfg, build_random_model(cfg, device), random_batch(size, num_classes=80))
 
 
 def labels(batch: Batch) -> list[dict[str, torch.Tensor]]:
-    """As transformers wants them."""
+    """The objects of a batch as transformers wants them."""
     height, width = batch[0]["instances"].image_size
     scale = torch.tensor([width, height, width, height])
     return [
@@ -64,6 +64,7 @@ def labels(batch: Batch) -> list[dict[str, torch.Tensor]]:
 
 
 def their_step(name: str, size: Size, device: torch.device) -> TransformersStep:
+    """A step of the peer."""
     batch = random_batch(size, num_classes=80)
     return TransformersStep(MODELS[name][1], labels(batch), size, device)
 
@@ -87,6 +88,7 @@ def load_libraries() -> None:
 
 
 def in_own_process(*arguments: Any) -> int | None:
+    """``memory_of`` in a process for it alone."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(memory_of, *arguments).result()
@@ -95,41 +97,24 @@ def in_own_process(*arguments: Any) -> int | None:
 def measure_model(
     name: str, args: argparse.Namespace, device: torch.device, clock: Clock
 ) -> dict[str, Any]:
+    """Compare one model with its peer, the memory in processes of their own."""
     size = tuple(args.size)
     print(f"\n{name}, {size[0]} x {size[1]}")
     works: dict[str, Any] = {f"detrex {name}": our_step(name, size, device)}
     if args.peers:
         works[f"transformers {MODELS[name][1]}"] = their_step(name, size, device)
-    limit = matmul_gflops(device, torch.float32, clock)
-    result = compare(f"detrex {name}", works, args.repeats, device, clock)
     step = works[f"detrex {name}"]
-    stages = measure_stages(step.trainer.model, step, device, min(args.repeats, 3), clock)
-    print(stage_table(stages, limit), flush=True)
+    result = compare_stages(
+        f"detrex {name}", works, step.trainer.model, torch.float32, args, device, clock
+    )
     memory = {
         work: in_own_process(work.startswith("detrex"), name, size, device, args.threads)
         for work in works
     }
     for work, peak in memory.items():
         print(f"  {work:<36}", "unknown" if peak is None else f"{peak / 2**20:.0f} MiB at the peak")
-    return {
-        "works": result,
-        "matmul GFLOP/s": limit,
-        "stages": [stage._asdict() for stage in stages],
-        "peak memory in bytes": memory,
-    }
-
-
-def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"))
-    parser.add_argument("--peers", nargs="*", default=["transformers"], help="none: only ours")
-    args = parser.parse_args()
-    device, clock = prepare(args)
-    check_size(parser, args)
-    args.peers = [name for name in args.peers if peer(name)]
-    names = [name for name in MODELS if args.only in name]
-    write(args, {name: measure_model(name, args, device, clock) for name in names})
+    return {**result, "peak memory in bytes": memory}
 
 
 if __name__ == "__main__":
-    main()
+    measure_models(__doc__, MODELS, (480, 640), ("transformers",), measure_model)

@@ -109,7 +109,7 @@ def contact_sheet(
         ValueError: no pictures.
     """
     if not pictures:
-        raise ValueError("a contact sheet needs at least one picture")
+        raise ValueError("a contact sheet needs at least one picture.")
     width, height = _cell_size(pictures)
     columns = min(columns or (4 if width < 3 else 3), len(pictures))
     rows = math.ceil(len(pictures) / columns)
@@ -336,7 +336,9 @@ def _picture_of(
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
     """Records in the order of their iterations, the last one of each."""
     if not path.is_file():
-        raise FileNotFoundError(f"metrics file {path} does not exist; has the run logged anything?")
+        raise FileNotFoundError(
+            f"metrics file {path} does not exist; the run has logged nothing yet."
+        )
     records: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line.strip():

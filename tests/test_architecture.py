@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "data": {"utils"},
     "checkpoint": {"utils"},
     "config": {"utils"},
+    "quickstart": set(),
     "engine": {"utils", "data", "checkpoint", "config", "visualize"},
+    "benchmark": {"utils", "config", "engine"},
     "collect_env": {"layers"},
 }
 

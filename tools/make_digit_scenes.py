@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from detrex.data.digit_scenes import DigitScenes, make_digit_scenes
+from detrex.quickstart import DigitScenes, make_digit_scenes
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from detrex.data import DigitScenes, make_digit_scenes
 from detrex.engine import main as train
+from detrex.quickstart import DigitScenes, make_digit_scenes
 
 CONFIG = "quickstart/digits.py"
 

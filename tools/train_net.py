@@ -3,7 +3,7 @@
 
     python tools/train_net.py --config-file configs/dab_deformable_detr/....py train.max_iter=1000
 
-`--help` says more; everything else is in `detrex.engine`.
+``--help`` says more; everything else is in ``detrex.engine``.
 """
 
 from detrex.engine import main

@@ -17,7 +17,7 @@ from detrex.utils.weight_files import CheckpointError, read_weight_file
 from .backbone_rules import as_pointwise
 from .classes import ClassRows
 from .resnets import adapt_first_conv, check_origin, with_statistics
-from .rules import ADDED_TO_BACKBONE, CLASSIFIER, NOT_WEIGHTS, targets
+from .rules import ADDED_TO_BACKBONE, CLASSIFIER, NOT_WEIGHTS, model_names
 
 __all__ = ["CheckpointError", "LoadReport", "check_same_names", "load_weights"]
 
@@ -220,7 +220,7 @@ def load_weights(
     report = LoadReport()
     taken: dict[str, Tensor] = {}
     source = with_statistics(source)
-    places_of = {name: targets(name, state) for name in source}
+    places_of = {name: model_names(name, state) for name in source}
     check_origin(model, places_of)
     for name, tensor in source.items():
         places = places_of[name]

@@ -1,7 +1,7 @@
 """Names of weights elsewhere -> names here, as tables of regular expressions.
 
-A name may have several candidates; the one that the model has is taken. A rule with two targets
-splits the columns of a matrix in halves.
+A name may have several candidates; the one that the model has is taken. A rule with two
+replacements splits the columns of a matrix in halves.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 
-from .backbone_rules import TIMM
-from .resnets import CAFFE2, DETECTRON2, TORCHVISION
+from detrex.checkpoint.backbone_rules import TIMM
+from detrex.checkpoint.resnets import CAFFE2, DETECTRON2, TORCHVISION
 
 Rule = tuple[str, str] | tuple[str, str, str]
 
@@ -70,12 +70,15 @@ CLASSIFIER = re.compile(
 puts before a norm, which is zero."""
 
 
-def targets(name: str, known: Container[str]) -> tuple[str, ...]:
-    """Where ``name`` goes in a model that has the names ``known``: one place, two, or none."""
+def model_names(name: str, known: Container[str]) -> tuple[str, ...]:
+    """What the weight ``name`` of a file is called in a model with the names ``known``.
+
+    That is one name; two if the halves of a matrix are two weights of the model; or none.
+    """
     if name in known:
         return (name,)
     for candidate in _candidates(name):
-        if all(target in known for target in candidate):
+        if all(own in known for own in candidate):
             return candidate
     return ()
 

@@ -1,6 +1,16 @@
-"""The configs that come with detrex, and strict command line overrides."""
+"""The configs that come with detrex, strict command line overrides, and complete configs."""
 
 from detrex.config.finder import get_config, get_config_file
+from detrex.config.load import find_config_file, load_config, load_sections, select_device
 from detrex.config.overrides import apply_overrides, unknown_keys
 
-__all__ = ["apply_overrides", "get_config", "get_config_file", "unknown_keys"]
+__all__ = [
+    "apply_overrides",
+    "find_config_file",
+    "get_config",
+    "get_config_file",
+    "load_config",
+    "load_sections",
+    "select_device",
+    "unknown_keys",
+]

@@ -12,7 +12,7 @@ __all__ = ["config_root", "get_config", "get_config_file"]
 
 
 def config_root() -> Path:
-    """The directory that holds `common/train.py` and the other configs.
+    """The directory that holds ``common/train.py`` and the other configs.
 
     Raises:
         FileNotFoundError: neither the installed package nor a checkout around it has one.
@@ -24,7 +24,7 @@ def config_root() -> Path:
             return root
     raise FileNotFoundError(
         f"detrex's configs are neither in {package / 'configs'} nor beside the package; "
-        "install detrex again (`pip install .` in a checkout)"
+        "install detrex again (`pip install .` in a checkout)."
     )
 
 
@@ -32,8 +32,8 @@ def get_config_file(config_path: str) -> str:
     """Path of a config that comes with detrex.
 
     Args:
-        config_path: relative to the configs, such as `common/train.py` or
-            `dab_deformable_detr/dab_deformable_detr_r50_50ep.py`.
+        config_path: relative to the configs, such as ``common/train.py`` or
+            ``dab_deformable_detr/dab_deformable_detr_r50_50ep.py``.
 
     Raises:
         FileNotFoundError: there is no such config; the message names the nearest ones.
@@ -45,7 +45,7 @@ def get_config_file(config_path: str) -> str:
     known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.py"))
     nearest = _nearest(config_path, known)
     raise FileNotFoundError(
-        f"detrex has no config {config_path!r}; the nearest are {', '.join(nearest)} (in {root})"
+        f"detrex has no config {config_path!r}; the nearest are {', '.join(nearest)} (in {root})."
     )
 
 
@@ -53,10 +53,10 @@ def get_config(config_path: str) -> Any:
     """Load a config that comes with detrex.
 
     Args:
-        config_path: as for `get_config_file`.
+        config_path: as for ``get_config_file``.
 
     Returns:
-        The file's top-level configuration values, e.g. `get_config("common/train.py").train`.
+        The file's top-level configuration values, e.g. ``get_config("common/train.py").train``.
 
     Raises:
         FileNotFoundError: there is no such config.

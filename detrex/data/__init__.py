@@ -3,17 +3,14 @@
 from detrex.data.checks import check_dataloaders, check_dataset, check_same_classes
 from detrex.data.coco import DatasetError, coco_dataset, coco_dataset_name, register_coco
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
-from detrex.data.digit_scenes import DigitScenes, make_digit_scenes
 
 __all__ = [
     "DatasetError",
     "DetrDatasetMapper",
-    "DigitScenes",
     "check_dataloaders",
     "check_dataset",
     "check_same_classes",
     "coco_dataset",
     "coco_dataset_name",
-    "make_digit_scenes",
     "register_coco",
 ]

@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from detrex.data.coco import DatasetError, coco_dataset_name, kept_for_the_run
+from detrex.data.coco import DatasetError, coco_dataset_name, kept_for_the_loader
 
 __all__ = ["check_dataloaders", "check_dataset", "check_same_classes"]
 
@@ -50,11 +50,11 @@ def check_dataloaders(
         if not isinstance(node, DictConfig):
             continue
         _require_values(node, f"dataloader.{split}.dataset")
-        with kept_for_the_run():
+        with kept_for_the_loader():
             dicts = instantiate(node)
         metadata = [MetadataCatalog.get(name) for name in _dataset_names(node)]
         if not isinstance(dicts, list) or not metadata:
-            logger.info("dataloader.%s.dataset has no records to check", split)
+            logger.info("dataloader.%s.dataset has no records to check.", split)
             continue
         check_dataset(dicts, metadata[0], num_classes, num_queries, needs_objects=split == "train")
         known.extend(metadata)
@@ -87,14 +87,17 @@ def check_dataset(
     if names is not None and num_classes is not None and len(names) != num_classes:
         raise DatasetError(
             f"the data set {metadata.name!r} has {len(names)} classes ({_shorten(names)}) but the "
-            f"model predicts {num_classes}; set model.num_classes={len(names)}"
+            f"model predicts {num_classes}; set model.num_classes={len(names)}."
         )
     limit = num_classes if num_classes is not None else len(names) if names is not None else None
     _check_class_ids(dicts, limit)
     _warn_of_boxes(dicts)
     counts = [len(_objects(d)) for d in dicts]
     if needs_objects and not any(counts):
-        raise DatasetError(f"the data set {metadata.name!r} has no object to learn from")
+        raise DatasetError(
+            f"the data set {metadata.name!r} has no object to learn from; "
+            "check its annotations, or take another one."
+        )
     _warn_if_crowded(dicts, counts, num_queries)
     _check_images(dicts)
 
@@ -117,7 +120,7 @@ def check_same_classes(train: Metadata, test: Metadata) -> None:
         difference = f"class {index} is {ours[index]!r} in one and {theirs[index]!r} in the other"
     raise DatasetError(
         f"the data sets {train.name!r} and {test.name!r} have different categories: {difference}; "
-        "give both json files the same categories (classes are ordered by category id)"
+        "give both json files the same categories (classes are ordered by category id)."
     )
 
 
@@ -126,7 +129,7 @@ def _require_values(node: DictConfig, path: str) -> None:
     if missing:
         raise DatasetError(
             f"{' and '.join(missing)} must be given; add {missing[0]}=... to the command "
-            "line or the config"
+            "line or the config."
         )
 
 
@@ -150,7 +153,7 @@ def _check_class_ids(dicts: Sequence[dict[str, Any]], limit: int | None) -> None
             if category < 0 or (limit is not None and category >= limit):
                 raise DatasetError(
                     f"annotation number {index} of {dataset_dict['file_name']} has class "
-                    f"{category}, but classes go from 0 to {'?' if limit is None else limit - 1}"
+                    f"{category}, but classes go from 0 to {'?' if limit is None else limit - 1}."
                 )
 
 
@@ -160,7 +163,7 @@ def _warn_of_boxes(dicts: Sequence[dict[str, Any]]) -> None:
         f"number {index} of {d['file_name']}"
         for d in dicts
         for index, annotation in enumerate(_objects(d))
-        if not _shows_something(annotation, d.get("width", math.inf), d.get("height", math.inf))
+        if not _has_visible_area(annotation, d.get("width", math.inf), d.get("height", math.inf))
     ]
     if useless:
         logger.warning(
@@ -170,7 +173,7 @@ def _warn_of_boxes(dicts: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _shows_something(annotation: dict[str, Any], width: float, height: float) -> bool:
+def _has_visible_area(annotation: dict[str, Any], width: float, height: float) -> bool:
     if annotation["bbox_mode"] not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS):
         return True
     x0, y0, x1, y1 = annotation["bbox"]
@@ -203,7 +206,7 @@ def _check_images(dicts: Sequence[dict[str, Any]]) -> None:
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(dicts)} images do not exist, for example "
-            f"{_shorten(missing)}; is image_root right?"
+            f"{_shorten(missing)}; check image_root of the dataset."
         )
     examples: list[str] = []
     for dataset_dict in dicts:
@@ -213,7 +216,7 @@ def _check_images(dicts: Sequence[dict[str, Any]]) -> None:
     if examples:
         raise DatasetError(
             f"{len(examples)} of {len(dicts)} images cannot be used: {_shorten(examples)}; "
-            "repair them or remove them from the annotations"
+            "repair them or remove them from the annotations."
         )
 
 

@@ -71,21 +71,21 @@ def coco_dataset(
         reason = e.args[0] if len(e.args) == 1 else e
         raise DatasetError(f"{json_file} cannot be used: {reason}") from e
     if not dicts:
-        raise DatasetError(f"{json_file} has no images")
+        raise DatasetError(f"{json_file} has no images; name another file.")
     if not filter_empty:
         return dicts
     kept = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
     if not kept:
         raise DatasetError(
-            f"{json_file}: no image has an object; filter_empty=False keeps them anyway"
+            f"{json_file}: no image has an object; filter_empty=False keeps them anyway."
         )
     logger.info("%s: left out %d images without objects", json_file, len(dicts) - len(kept))
     return kept
 
 
 @contextmanager
-def kept_for_the_run() -> Iterator[None]:
-    """What is read inside is not read again, nor warned of twice, by the next who asks for it."""
+def kept_for_the_loader() -> Iterator[None]:
+    """Keep what is read inside, so that the loader neither reads it again nor warns of it twice."""
     token = _KEEPING.set(True)
     try:
         yield
@@ -117,12 +117,12 @@ def register_coco(json_file: str, image_root: str, name: str | None = None) -> s
     if not PathManager.isfile(json_path):
         raise FileNotFoundError(
             f"annotation file {json_file!r} does not exist; set json_file of the dataset, for "
-            "example dataloader.train.dataset.json_file=path/to/train.json"
+            "example dataloader.train.dataset.json_file=path/to/train.json."
         )
     if not PathManager.isdir(root):
         raise FileNotFoundError(
             f"image directory {image_root!r} does not exist; set image_root of the dataset, for "
-            "example dataloader.train.dataset.image_root=path/to/images"
+            "example dataloader.train.dataset.image_root=path/to/images."
         )
     name = name or coco_dataset_name(json_file, image_root)
     if name not in DatasetCatalog:
@@ -131,7 +131,7 @@ def register_coco(json_file: str, image_root: str, name: str | None = None) -> s
     metadata = MetadataCatalog.get(name)
     if (metadata.get("json_file"), metadata.get("image_root")) != (json_path, root):
         raise DatasetError(
-            f"the name {name!r} already belongs to another data set; give this one another name"
+            f"the name {name!r} already belongs to another data set; give this one another name."
         )
     return name
 

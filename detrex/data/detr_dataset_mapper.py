@@ -82,7 +82,7 @@ class DetrDatasetMapper:
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             raise ValueError(
                 f"image {dataset_dict['file_name']} has pixels that are NaN or infinite after its "
-                "augmentation; repair the image or leave that augmentation out"
+                "augmentation; repair the image or leave that augmentation out."
             )
         # PyTorch has no tensors of negative stride, which flips leave behind.
         dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -99,12 +99,12 @@ class DetrDatasetMapper:
             image = utils.read_image(file_name, format=self.img_format)
         except FileNotFoundError as e:
             raise FileNotFoundError(
-                f"image {file_name} does not exist; check image_root of the dataset"
+                f"image {file_name} does not exist; check image_root of the dataset."
             ) from e
         except (OSError, SyntaxError) as e:  # Pillow raises SyntaxError for a broken PNG
             raise OSError(
                 f"image {file_name} cannot be read ({e}); repair it or remove it from the "
-                "annotations"
+                "annotations."
             ) from e
         utils.check_image_size(dataset_dict, image)
         return image
@@ -130,7 +130,7 @@ class DetrDatasetMapper:
             if self.mask_on and not annotation.get("segmentation"):
                 raise ValueError(
                     f"annotation number {index} of {file_name} has no segmentation, which "
-                    "mask_on=True needs; add it or set mask_on=False"
+                    "mask_on=True needs; add it or set mask_on=False."
                 )
             if _has_area(annotation, *size):
                 usable.append(annotation)
@@ -143,7 +143,7 @@ class DetrDatasetMapper:
             below = "" if self.num_classes is None else f" and below {self.num_classes}"
             raise ValueError(
                 f"annotation number {index} of {file_name} has class {category}; classes must be "
-                f"at least 0{below}"
+                f"at least 0{below}."
             )
 
     def _warn_of_box(self, box: Any, index: int, file_name: str) -> None:

@@ -1,7 +1,6 @@
 """Training and evaluation from a LazyConfig."""
 
-from detrex.engine.cli import main
-from detrex.engine.config import argument_parser, load_config, select_device
+from detrex.engine.cli import argument_parser, main
 from detrex.engine.ema import EmaHook, ModelEma
 from detrex.engine.errors import SetupError
 from detrex.engine.evaluation import Evaluation, do_test
@@ -25,8 +24,6 @@ __all__ = [
     "do_test",
     "do_train",
     "evaluate_only",
-    "load_config",
     "main",
     "run",
-    "select_device",
 ]

@@ -24,13 +24,13 @@ __all__ = [
     "build_model",
     "build_resumed_model",
     "load_ema",
-    "placed",
+    "to_device",
 ]
 
 logger = logging.getLogger(__name__)
 
 
-def placed(model: nn.Module, device: str | torch.device) -> nn.Module:
+def to_device(model: nn.Module, device: str | torch.device) -> nn.Module:
     """``model`` on its device, on a CPU with the channels of convolutions last, which is faster."""
     model = model.to(device)
     on_cpu = torch.device(device).type == "cpu"
@@ -39,7 +39,7 @@ def placed(model: nn.Module, device: str | torch.device) -> nn.Module:
 
 def build_model(cfg: DictConfig) -> nn.Module:
     """The model of a config, on its device, with the weights that the model itself names."""
-    model = placed(instantiate(cfg.model), cfg.train.device)
+    model = to_device(instantiate(cfg.model), cfg.train.device)
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     logger.info(
         "%s on %s: %.1f million parameters, %.1f million of them trained",

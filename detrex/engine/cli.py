@@ -1,16 +1,38 @@
-"""The command line of `tools/train_net.py`."""
+"""The command line of ``tools/train_net.py``."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
-from detectron2.engine import launch
+from detectron2.engine import default_argument_parser, launch
 
-from detrex.engine.config import argument_parser, find_config_file, load_config
-from detrex.engine.errors import SetupError, explained
+from detrex.config import load_config
+from detrex.engine.errors import SetupError, setup_errors
 from detrex.engine.train import run
 
-__all__ = ["main"]
+__all__ = ["argument_parser", "main"]
+
+_EPILOG = """
+Examples:
+
+train, with a GPU if there is one:
+    $ train_net.py --config-file config.py train.max_iter=1000 model.num_classes=3
+
+continue a run that was stopped:
+    $ train_net.py --config-file config.py --resume train.output_dir=output/run
+
+evaluate a checkpoint:
+    $ train_net.py --config-file config.py --eval-only train.init_checkpoint=model.pth
+
+on 8 GPUs:
+    $ train_net.py --config-file config.py --num-gpus 8
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """detectron2's options: --config-file, --resume, --eval-only, --num-gpus, ..., key=value."""
+    return default_argument_parser(epilog=_EPILOG)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.num_gpus * args.num_machines > 1:
             # Each process does this too; here a mistake shows before any is started.
-            with explained():
-                load_config(find_config_file(args.config_file), args.opts, args.eval_only)
+            with setup_errors():
+                load_config(args.config_file, args.opts, args.eval_only)
         launch(
             run,
             args.num_gpus,

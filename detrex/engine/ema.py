@@ -14,7 +14,7 @@ __all__ = ["EmaHook", "ModelEma"]
 
 
 class ModelEma:
-    """Shadow weights: after each step `shadow = decay * shadow + (1 - decay) * weight`.
+    """Shadow weights: after each step ``shadow = decay * shadow + (1 - decay) * weight``.
 
     Floating point parameters and buffers are averaged; integer buffers (counters) are copied,
     since an average of them would be cut off. The average runs in the weights' own dtype.
@@ -27,7 +27,7 @@ class ModelEma:
 
     def __init__(self, model: nn.Module, decay: float = 0.999, device: str = "") -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"train.model_ema.decay must be in [0, 1), got {decay}")
+            raise ValueError(f"train.model_ema.decay must be in [0, 1), got {decay}.")
         self.model = model
         self.decay = decay
         self.device = device
@@ -73,7 +73,7 @@ class ModelEma:
         if differing:
             raise ValueError(
                 f"the averaged weights belong to another model: {len(differing)} names differ, "
-                f"for example {min(differing)}"
+                f"for example {min(differing)}."
             )
         with torch.no_grad():
             for name, value in state_dict.items():
@@ -85,7 +85,7 @@ class ModelEma:
 
 
 class EmaHook(HookBase):
-    """Updates a `ModelEma` after each iteration."""
+    """Updates a ``ModelEma`` after each iteration."""
 
     def __init__(self, ema: ModelEma) -> None:
         self.ema = ema

@@ -9,11 +9,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detrex.checkpoint import CheckpointError
 
-__all__ = ["SetupError", "explained"]
+__all__ = ["SetupError", "setup_errors"]
 
 # What wrong paths, keys, values and files raise. Others are mistakes in code: their traceback is
 # what one needs to see.
-_EXPLAINABLE = (
+_USER_ERRORS = (
     AssertionError,
     CheckpointError,
     ImportError,
@@ -29,11 +29,11 @@ class SetupError(Exception):
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn errors with a self-contained message into `SetupError`, keeping them as its cause."""
+def setup_errors() -> Iterator[None]:
+    """Turn errors with a self-contained message into ``SetupError``, keeping them as its cause."""
     try:
         yield
-    except _EXPLAINABLE as e:
+    except _USER_ERRORS as e:
         raise SetupError(_message(e)) from e
 
 
@@ -42,4 +42,4 @@ def _message(error: BaseException) -> str:
         # str() of a KeyError puts its message in quotes.
         return str(error.args[0])
     text = str(error)
-    return text if text else f"{type(error).__name__} without a message"
+    return text if text else f"{type(error).__name__} without a message."

@@ -47,12 +47,12 @@ class Evaluation:
         self.class_names = _class_names(cfg.dataloader.evaluator)
 
     def run(self, model: nn.Module, ema: ModelEma | None = None) -> Results:
-        """Evaluate the model; with `ema`, its averaged weights too.
+        """Evaluate the model; with ``ema``, its averaged weights too.
 
         Returns:
-            (in the main process) results by task, such as `{"bbox": {"AP": 40.2, ...}}`; those of
-            the averaged weights are under `"ema"`, or take this place if
-            `train.model_ema.use_ema_weights_for_eval_only`.
+            (in the main process) results by task, such as ``{"bbox": {"AP": 40.2, ...}}``; those of
+            the averaged weights are under ``"ema"``, or take this place if
+            ``train.model_ema.use_ema_weights_for_eval_only``.
         """
         if ema is None:
             return self._run_once(model, "")
@@ -81,5 +81,5 @@ def _class_names(node: Any) -> list[str] | None:
 
 
 def do_test(cfg: DictConfig, model: nn.Module, ema: ModelEma | None = None) -> Results:
-    """Evaluate `model` on the test set of `cfg`; see `Evaluation.run`."""
+    """Evaluate ``model`` on the test set of ``cfg``; see ``Evaluation.run``."""
     return Evaluation(cfg).run(model, ema)

@@ -28,7 +28,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     Args:
         eval_period: iterations between two evaluations.
-        checkpointer: saves the file, `model_best.pth`.
+        checkpointer: saves the file, ``model_best.pth``.
         metric: such as "bbox/AP"; more is better.
     """
 
@@ -50,7 +50,8 @@ class StopOnSignal(HookBase):
     """Ctrl-C (or SIGTERM) ends training after the current iteration, not in the middle of it.
 
     Weights, optimizer, averages and random states then belong to the same iteration, and are
-    saved, before `TrainingStopped` is raised. A second Ctrl-C interrupts at once. Register it last.
+    saved, before ``TrainingStopped`` is raised. A second Ctrl-C interrupts at once. This hook is to
+    be registered last.
 
     Args:
         save: makes a checkpoint of the present iteration; all processes call it.

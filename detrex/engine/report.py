@@ -14,9 +14,9 @@ from torch import nn
 from detrex.engine.evaluation import Evaluation
 from detrex.visualize import contact_sheet, pictures_of, plot_curves
 
-__all__ = ["draw_contact_sheet", "draw_curves", "summary"]
+__all__ = ["report_evaluation", "report_training", "summary"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("detrex.engine")
 
 _FILES = {
     "metrics.json": "losses and metrics, a line per record (and TensorBoard files beside it)",
@@ -29,13 +29,34 @@ _FILES = {
 }
 
 
+def report_training(
+    output_dir: str, evaluation: Evaluation, model: nn.Module, results: Mapping[str, Any]
+) -> None:
+    """Draw the curves and the contact sheet of a training, and log where everything is."""
+    draw_curves(output_dir)
+    draw_contact_sheet(output_dir, evaluation, model)
+    logger.info("Training is done.\n%s", summary(output_dir, results))
+
+
+def report_evaluation(
+    output_dir: str,
+    checkpoint: str,
+    evaluation: Evaluation,
+    model: nn.Module,
+    results: Mapping[str, Any],
+) -> None:
+    """Draw the contact sheet of an evaluated checkpoint, and log where everything is."""
+    draw_contact_sheet(output_dir, evaluation, model)
+    logger.info("Evaluated %s.\n%s", checkpoint, summary(output_dir, results))
+
+
 def draw_curves(output_dir: str) -> Path:
-    """`curves.png` from `metrics.json`."""
+    """``curves.png`` from ``metrics.json``."""
     return plot_curves(Path(output_dir) / "metrics.json", Path(output_dir) / "curves.png")
 
 
 def draw_contact_sheet(output_dir: str, evaluation: Evaluation, model: nn.Module) -> Path | None:
-    """`contact_sheet.png`: boxes on images of the test set, if its records name image files."""
+    """``contact_sheet.png``: boxes on images of the test set, if its records name image files."""
     if not evaluation.samples:
         return None
     pictures = pictures_of(model, evaluation.samples, evaluation.mapper)

@@ -1,4 +1,4 @@
-"""Train a model as a config says, from pre-flight checks to the final report."""
+"""Train or evaluate a model as a config says, step by step from top to bottom."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
-from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
+from detectron2.engine import create_ddp_model, default_writers, hooks
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
-from detrex.data import check_dataloaders
+from detrex.config import load_config
 from detrex.engine.build import (
     build_ema,
     build_evaluated_model,
@@ -24,36 +23,34 @@ from detrex.engine.build import (
     build_resumed_model,
     load_ema,
 )
-from detrex.engine.checks import (
-    check_checkpoint_exists,
-    check_images,
-    check_optimizer,
-    check_output_dir,
-    last_checkpoint,
-    local_checkpoint,
-)
 from detrex.engine.class_names import ClassNames
-from detrex.engine.config import find_config_file, load_config
 from detrex.engine.ema import EmaHook
-from detrex.engine.errors import explained
+from detrex.engine.errors import setup_errors
 from detrex.engine.evaluation import Evaluation, Results
 from detrex.engine.hooks import BestCheckpointer, StopOnSignal
 from detrex.engine.loaders import TrainStream
-from detrex.engine.report import draw_contact_sheet, draw_curves, summary
-from detrex.engine.trainer import Trainer, amp_dtype
+from detrex.engine.preflight import (
+    check_built,
+    checkpoint_to_evaluate,
+    last_checkpoint,
+    preflight,
+)
+from detrex.engine.report import report_evaluation, report_training
+from detrex.engine.trainer import Trainer, step_options
 from detrex.engine.wandb_writer import WandbWriter
-from detrex.utils.memory import keep_freed_memory
+from detrex.utils.allocator import keep_freed_memory
 
-__all__ = ["do_train", "evaluate_only", "run"]
+__all__ = ["TrainingRun", "do_train", "evaluate_only", "run"]
 
 logger = logging.getLogger("detrex.engine")
 
 
 def run(args: argparse.Namespace) -> Results:
-    """What `tools/train_net.py` does in each process.
+    """What ``tools/train_net.py`` does in each process.
 
     Args:
-        args: `config_file`, `resume`, `eval_only` and `opts`, as `argument_parser()` gives them.
+        args: ``config_file``, ``resume``, ``eval_only`` and ``opts``, as ``argument_parser()``
+            gives them.
 
     Returns:
         The results of the last evaluation, by task.
@@ -62,62 +59,41 @@ def run(args: argparse.Namespace) -> Results:
         SetupError: something is wrong that could be known before the start.
         TrainingStopped: stopped by Ctrl-C, after saving a checkpoint.
     """
-    with explained():
-        args.config_file = find_config_file(args.config_file)
+    with setup_errors():
         cfg = load_config(args.config_file, args.opts, args.eval_only)
-        if not args.resume:
-            check_checkpoint_exists(cfg.train.init_checkpoint)
-        if comm.is_main_process():
-            check_output_dir(cfg.train.output_dir, args.resume or args.eval_only)
-        comm.synchronize()
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="detrex")
-        default_setup(cfg, args)
-        if torch.device(cfg.train.device).type == "cpu":
-            keep_freed_memory()
-        if comm.is_main_process():
-            check_dataloaders(
-                cfg.dataloader,
-                num_classes=cfg.model.get("num_classes"),
-                num_queries=cfg.model.get("num_queries"),
-                splits=("test",) if args.eval_only else ("train", "test"),
-            )
-        comm.synchronize()
+        preflight(cfg, args)
+    if torch.device(cfg.train.device).type == "cpu":
+        keep_freed_memory()
     return evaluate_only(cfg) if args.eval_only else do_train(cfg, args.resume)
 
 
 def evaluate_only(cfg: DictConfig) -> Results:
-    """Evaluate `train.init_checkpoint`, or else the last checkpoint of `train.output_dir`.
+    """Evaluate ``train.init_checkpoint``, or else the last checkpoint of ``train.output_dir``.
 
     Raises:
         SetupError: there is neither, or it does not fit the model.
     """
-    with explained():
-        path = local_checkpoint(cfg.train.init_checkpoint) or last_checkpoint(cfg.train.output_dir)
-        if not path:
-            raise FileNotFoundError(
-                f"nothing to evaluate: train.output_dir={cfg.train.output_dir} has no checkpoint; "
-                "name one with train.init_checkpoint=..."
-            )
+    with setup_errors():
+        path = checkpoint_to_evaluate(cfg)
         evaluation = Evaluation(cfg)
         model = build_evaluated_model(cfg, path, evaluation.class_names)
-        check_images(model, cfg.dataloader)
+        check_built(model, cfg.dataloader)
         ema = build_ema(cfg, model)
         if ema is not None:
             # Averaged weights are only in checkpoints of our own; others are their own average.
             load_ema(ema, path)
     results = evaluation.run(model, ema)
     if comm.is_main_process():
-        draw_contact_sheet(cfg.train.output_dir, evaluation, model)
-        logger.info("Evaluated %s.\n%s", path, summary(cfg.train.output_dir, results))
+        report_evaluation(cfg.train.output_dir, path, evaluation, model, results)
     return results
 
 
 def do_train(cfg: DictConfig, resume: bool = False) -> Results:
-    """Train, evaluate, and leave a report in `train.output_dir`.
+    """Train, evaluate, and leave a report in ``train.output_dir``.
 
     Args:
-        cfg: a complete config (`load_config`).
-        resume: continue from the last checkpoint of `train.output_dir`, if it has one.
+        cfg: a complete config (``load_config``).
+        resume: continue from the last checkpoint of ``train.output_dir``, if it has one.
 
     Returns:
         The results of the last evaluation, by task.
@@ -126,7 +102,7 @@ def do_train(cfg: DictConfig, resume: bool = False) -> Results:
         SetupError: the model, the optimizer or the checkpoint cannot be made or used.
         TrainingStopped: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
-    with explained():
+    with setup_errors():
         training = TrainingRun(cfg, resume)
         start_iter = training.start()
     try:
@@ -136,9 +112,7 @@ def do_train(cfg: DictConfig, resume: bool = False) -> Results:
             logger.info("%s; the same command with --resume continues", e or "interrupted")
         raise
     if comm.is_main_process():
-        draw_curves(cfg.train.output_dir)
-        draw_contact_sheet(cfg.train.output_dir, training.evaluation, training.model)
-        logger.info("Training is done.\n%s", summary(cfg.train.output_dir, training.results))
+        report_training(cfg.train.output_dir, training.evaluation, training.model, training.results)
     return training.results
 
 
@@ -146,8 +120,8 @@ class TrainingRun:
     """Everything that a config describes, built and connected.
 
     Args:
-        cfg: a complete config (`load_config`).
-        resume: continue from the last checkpoint of `train.output_dir`, if it has one.
+        cfg: a complete config (``load_config``).
+        resume: continue from the last checkpoint of ``train.output_dir``, if it has one.
     """
 
     def __init__(self, cfg: DictConfig, resume: bool = False) -> None:
@@ -156,21 +130,17 @@ class TrainingRun:
         self.resumed_from = last_checkpoint(cfg.train.output_dir) if resume else ""
         if resume and not self.resumed_from:
             logger.warning(
-                "--resume: %s has no checkpoint yet, so the training starts from the beginning",
+                "--resume: %s has no checkpoint yet, so the training starts from the beginning.",
                 cfg.train.output_dir,
             )
         self.evaluation = Evaluation(cfg)
         self.model = self._build_model()
-        check_images(self.model, cfg.dataloader)
         self.ema = build_ema(cfg, self.model)
         self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)
+        self.optimizer = self._build_optimizer()
+        check_built(self.model, cfg.dataloader, self.optimizer)
         self.trainer = self._build_trainer()
-        extras: dict[str, Any] = {"trainer": self.trainer, "data": self.stream}
-        if self.ema is not None:
-            extras["ema_state"] = self.ema
-        if self.evaluation.class_names:
-            extras["classes"] = ClassNames(self.evaluation.class_names)
-        self.checkpointer = DetectionCheckpointer(self.model, cfg.train.output_dir, **extras)
+        self.checkpointer = self._build_checkpointer()
         self.trainer.register_hooks(self._build_hooks())
 
     def start(self) -> int:
@@ -183,35 +153,44 @@ class TrainingRun:
         return start_iter
 
     def evaluate(self) -> Results:
+        """Evaluate the present weights and keep the results."""
         self.results = self.evaluation.run(self.model, self.ema)
         return self.results
 
     def _build_model(self) -> nn.Module:
-        initial = local_checkpoint(self.cfg.train.init_checkpoint)
+        initial = self.cfg.train.init_checkpoint
         if self.resumed_from:
             return build_resumed_model(self.cfg, self.resumed_from)
         if not initial:
             return build_model(self.cfg)
         return build_filled_model(self.cfg, initial, self.evaluation.class_names)
 
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        self.cfg.optimizer.params.model = self.model
+        optimizer: torch.optim.Optimizer = instantiate(self.cfg.optimizer)
+        return optimizer
+
     def _build_trainer(self) -> Trainer:
         train = self.cfg.train
-        self.cfg.optimizer.params.model = self.model
-        optimizer = instantiate(self.cfg.optimizer)
-        check_optimizer(self.model, optimizer)
         ddp = dict(train.ddp)
         if torch.device(train.device).type == "cpu":
             ddp.setdefault("device_ids", None)  # those of GPUs otherwise
         return Trainer(
             create_ddp_model(self.model, **ddp),
             (),  # the data is opened when it is known where to start
-            optimizer,
-            amp=train.amp.enabled,
-            amp_dtype=amp_dtype(train.amp.dtype, torch.device(train.device)),
-            clip_grad_params=train.clip_grad.params if train.clip_grad.enabled else None,
+            self.optimizer,
             grad_accum_steps=train.grad_accum_steps,
             seed=lambda: self.stream.seed,
+            **step_options(train, torch.device(train.device)),
         )
+
+    def _build_checkpointer(self) -> DetectionCheckpointer:
+        extras: dict[str, Any] = {"trainer": self.trainer, "data": self.stream}
+        if self.ema is not None:
+            extras["ema_state"] = self.ema
+        if self.evaluation.class_names:
+            extras["classes"] = ClassNames(self.evaluation.class_names)
+        return DetectionCheckpointer(self.model, self.cfg.train.output_dir, **extras)
 
     def _build_hooks(self) -> list[Any]:
         train, main = self.cfg.train, comm.is_main_process()

@@ -13,14 +13,15 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.engine.nonfinite import describe, origin
+from detrex.engine.divergence import describe, origin
 from detrex.engine.seeds import seed_all, seed_at
 from detrex.utils.nonfinite import NonFinite, nonfinite_handled_by
 
-__all__ = ["Trainer", "amp_dtype"]
+__all__ = ["Trainer", "amp_dtype", "step_options"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ Losses = dict[str, Tensor]
 
 
 def amp_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that `train.amp.dtype` stands for.
+    """The dtype that ``train.amp.dtype`` stands for.
 
     Args:
         name: "bfloat16", "float16", or "auto": bfloat16 unless the GPU only emulates it. Its
@@ -44,8 +45,17 @@ def amp_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if native else torch.float16
     dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in dtypes:
-        raise ValueError(f"train.amp.dtype={name!r} is not one of auto, {', '.join(dtypes)}")
+        raise ValueError(f"train.amp.dtype={name!r} is not one of auto, {', '.join(dtypes)}.")
     return dtypes[name]
+
+
+def step_options(train: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Arguments of :class:`Trainer` about how a step is taken, from the ``train`` of a config."""
+    return {
+        "amp": train.amp.enabled,
+        "amp_dtype": amp_dtype(train.amp.dtype, device),
+        "clip_grad_params": train.clip_grad.params if train.clip_grad.enabled else None,
+    }
 
 
 class Trainer(SimpleTrainer):
@@ -56,8 +66,8 @@ class Trainer(SimpleTrainer):
         data_loader: endless iterable of batches.
         optimizer: over the model's parameters.
         amp: run the model in autocast on its device.
-        amp_dtype: see `amp_dtype`; float16 comes with gradient scaling.
-        clip_grad_params: arguments of `torch.nn.utils.clip_grad_norm_`; None does not clip.
+        amp_dtype: see ``amp_dtype``; float16 comes with gradient scaling.
+        clip_grad_params: arguments of ``torch.nn.utils.clip_grad_norm_``; None does not clip.
         grad_accum_steps: batches per optimizer step. Batches count by their number of objects, so
             that losses which are normalized by it (all box losses and the focal loss of the DETR
             family) have the gradient of one large batch.
@@ -80,9 +90,9 @@ class Trainer(SimpleTrainer):
         seed: Callable[[], int] | None = None,
     ) -> None:
         if grad_accum_steps < 1:
-            raise ValueError(f"train.grad_accum_steps must be at least 1, got {grad_accum_steps}")
+            raise ValueError(f"train.grad_accum_steps must be at least 1, got {grad_accum_steps}.")
         super().__init__(model, data_loader, optimizer, gather_metric_period)
-        self.max_iter = sys.maxsize  # until `train` says
+        self.max_iter = sys.maxsize  # until ``train`` says
         self.device = next(model.parameters()).device
         self.amp = amp
         self.amp_dtype = amp_dtype
@@ -98,7 +108,7 @@ class Trainer(SimpleTrainer):
         if not self.model.training:
             raise RuntimeError(
                 "the model is in evaluation mode; whatever called model.eval() has to call "
-                "model.train() when it is done"
+                "model.train() when it is done."
             )
         start = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self.grad_accum_steps)]
@@ -112,13 +122,13 @@ class Trainer(SimpleTrainer):
         self._nonfinite.clear()
         losses = self._backward(batches)
         for found, batch in self._nonfinite:
-            logger.warning("Iteration %d: %s", self.iter, self._explain(describe, found, batch))
+            logger.warning("Iteration %d: %s", self.iter, self._trace(describe, found, batch))
         self.after_backward()
         try:
             # Raises on a loss that is not finite, and names it, before any weight has changed.
             self._write_metrics(losses, data_time)
         except FloatingPointError as e:
-            where = [self._explain(origin, batch) for batch in batches]
+            where = [self._trace(origin, batch) for batch in batches]
             raise FloatingPointError("\n".join([str(e), *where])) from e
         self._update()
 
@@ -150,24 +160,24 @@ class Trainer(SimpleTrainer):
         return total
 
     def _forward(self, batch: Batch) -> Losses:
-        noted = lambda found: self._nonfinite.append((found, batch))  # noqa: E731
-        with self._autocast(), nonfinite_handled_by(noted):
+        handler = lambda found: self._nonfinite.append((found, batch))  # noqa: E731
+        with self._autocast(), nonfinite_handled_by(handler):
             losses = self.model(batch)
         if not isinstance(losses, dict) or not losses:
             raise TypeError(
                 "in training mode the model has to return a non-empty dict of losses, "
-                f"got {type(losses).__name__}"
+                f"got {type(losses).__name__}."
             )
         return losses
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp)
 
-    def _explain(self, explanation: Callable[..., str], *args: Any) -> str:
-        """What is said of numbers that aren't finite, by the module itself, not its wrapper."""
+    def _trace(self, describe: Callable[..., str], *args: Any) -> str:
+        """A description of numbers that aren't finite, found in the model without its wrapper."""
         wrapped = isinstance(self.model, DistributedDataParallel)
         with self._autocast():
-            return explanation(self.model.module if wrapped else self.model, *args)
+            return describe(self.model.module if wrapped else self.model, *args)
 
     def _no_sync(self, active: bool) -> AbstractContextManager[Any]:
         """Between accumulated batches, processes need not exchange gradients."""
@@ -201,7 +211,7 @@ class Trainer(SimpleTrainer):
                 raise
             raise FloatingPointError(
                 f"the gradient is not finite at iteration {self.iter}, in {len(culprits)} "
-                f"parameters: {', '.join(culprits[:5])}"
+                f"parameters: {', '.join(culprits[:5])}."
             ) from e
         self.storage.put_scalar("grad_norm", float(norm))
 

@@ -14,7 +14,7 @@ class WandbWriter(EventWriter):
     """Sends scalar metrics to a Weights & Biases run, at the periods of the other writers.
 
     Args:
-        cfg: a whole config; `train.wandb.params` are the arguments of `wandb.init`.
+        cfg: a whole config; ``train.wandb.params`` are the arguments of ``wandb.init``.
 
     Raises:
         ImportError: the wandb package is not installed.
@@ -25,7 +25,7 @@ class WandbWriter(EventWriter):
             import wandb
         except ImportError as e:
             raise ImportError(
-                "train.wandb.enabled=true needs the wandb package: pip install wandb"
+                "train.wandb.enabled=true needs the wandb package: pip install wandb."
             ) from e
         params: Any = OmegaConf.to_container(cfg.train.wandb.params, resolve=True)
         train: Any = OmegaConf.to_container(cfg.train, resolve=True)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.modeling.backbone import fold_frozen_norms
-from detrex.utils.memory import keep_freed_memory
+from detrex.utils.allocator import keep_freed_memory
 
 Detector = TypeVar("Detector", bound=nn.Module)
 
@@ -91,7 +91,7 @@ def for_inference(
 
     Frozen norms become part of their convolutions, and convolutions read their input channels last.
     On the CPU linear layers become convolutions where that is faster, and the process keeps freed
-    memory from then on (:func:`~detrex.utils.memory.keep_freed_memory`). Not for
+    memory from then on (:func:`~detrex.utils.allocator.keep_freed_memory`). Not for
     :func:`torch.export.export`, which wants the model itself.
 
     Args:

@@ -9,22 +9,22 @@ from contextvars import ContextVar
 import torch.distributed as dist
 from torch import Tensor
 
-_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+_SINGLE: ContextVar[bool] = ContextVar("single_process", default=False)
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Inside, this process computes without the others, which are about something else."""
-    token = _ALONE.set(True)
+def single_process() -> Iterator[None]:
+    """Inside, this process computes without the others, which do something else meanwhile."""
+    token = _SINGLE.set(True)
     try:
         yield
     finally:
-        _ALONE.reset(token)
+        _SINGLE.reset(token)
 
 
 def sum_over_processes(x: Tensor) -> tuple[Tensor, int]:
     """The sum (``x`` may be written to), and the number of processes."""
-    if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
+    if _SINGLE.get() or not (dist.is_available() and dist.is_initialized()):
         return x, 1
     dist.all_reduce(x)
     return x, dist.get_world_size()

@@ -15,7 +15,7 @@ import zoo
 from torch import nn
 
 from detrex.checkpoint import CheckpointError, LoadReport, load_weights, read_state_dict
-from detrex.checkpoint.rules import targets
+from detrex.checkpoint.rules import model_names
 from detrex.modeling.heads import ClassHead
 from detrex.modeling.query_groups import ContrastiveDenoising, Denoising
 
@@ -88,7 +88,7 @@ def test_another_network_is_refused(donor):
 
 def test_columns_are_split_in_halves():
     known = ("transformer.queries.pos.weight", "transformer.queries.content.weight")
-    assert targets("query_embedding.weight", known) == known
+    assert model_names("query_embedding.weight", known) == known
     model = zoo.small_model("deformable_detr/deformable_detr_r50_50ep.py")
     both = torch.randn(12, 128)
     load_weights(model, {"query_embedding.weight": both})
@@ -99,10 +99,10 @@ def test_columns_are_split_in_halves():
 def test_heads_go_to_the_layer_or_to_the_proposals():
     two_stage = zoo.small_model("deformable_detr/deformable_detr_r50_two_stage_50ep.py")
     names = two_stage.state_dict()
-    assert targets("class_embed.1.bias", names) == ("transformer.decoder.class_embed.1.bias",)
-    assert targets("class_embed.6.bias", names) == ("transformer.queries.class_embed.bias",)
+    assert model_names("class_embed.1.bias", names) == ("transformer.decoder.class_embed.1.bias",)
+    assert model_names("class_embed.6.bias", names) == ("transformer.queries.class_embed.bias",)
     shared = zoo.small_model("deformable_detr/deformable_detr_r50_50ep.py").state_dict()
-    assert targets("class_embed.5.bias", shared) == ("transformer.decoder.class_embed.0.bias",)
+    assert model_names("class_embed.5.bias", shared) == ("transformer.decoder.class_embed.0.bias",)
 
 
 class Heads(nn.Module):

@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.testing import assert_close
 
-from detrex.engine.build import placed
+from detrex.engine.build import to_device
 from detrex.engine.trainer import Trainer
 
 
@@ -26,7 +26,7 @@ def trainer(last: bool) -> Trainer:
     torch.manual_seed(0)
     model = Model()
     if last:
-        model = placed(model, "cpu")
+        model = to_device(model, "cpu")
     batch = list(torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
     return Trainer(model.train(), [batch] * 9, optimizer)
@@ -40,7 +40,7 @@ def steps(trained: Trainer, count: int) -> torch.Tensor:
 
 
 def test_a_model_on_a_cpu_has_its_channels_last():
-    weight = placed(Model(), "cpu").conv.weight
+    weight = to_device(Model(), "cpu").conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 

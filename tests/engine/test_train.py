@@ -16,14 +16,14 @@ from PIL import Image
 from tiny_run import Run
 
 from detrex.config import get_config_file
-from detrex.engine import Trainer, train
+from detrex.engine import Trainer, report
 
 
 @pytest.fixture
 def run(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Without the pictures at the end: they take longer than everything else."""
-    monkeypatch.setattr(train, "draw_curves", lambda *_: None)
-    monkeypatch.setattr(train, "draw_contact_sheet", lambda *_: None)
+    monkeypatch.setattr(report, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(report, "draw_contact_sheet", lambda *_: None)
     return Run(tmp_path, scenes)
 
 

@@ -17,7 +17,7 @@ from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.losses import sigmoid_focal_loss
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.predictions import OBJECTNESS, Prediction, Supervision, Targets
-from detrex.utils.processes import alone
+from detrex.utils.processes import single_process
 
 REFERENCE = reference_ops.load("criterion_and_matcher")
 WEIGHTS = {"loss_class": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
@@ -230,7 +230,7 @@ def test_boxes_are_counted_over_all_processes(monkeypatch):
     shared = focal()([Prediction(logits, boxes)], targets)
     for name in NAMES:
         assert_close(shared[name], alone_losses[name] * 4 / (10 / 4))
-    with alone():
+    with single_process():
         assert_close(focal()([Prediction(logits, boxes)], targets), alone_losses)
     monkeypatch.setattr(dist, "all_reduce", lambda count: None)
     assert focal().num_boxes(no_targets(), torch.device("cpu")) == 1 / 4  # at least 1 in all

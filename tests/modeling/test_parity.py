@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from detrex.checkpoint import load_weights
-from detrex.checkpoint.rules import targets
+from detrex.checkpoint.rules import model_names as targets
 from detrex.config import get_config
 from detrex.layers import ConditionalCrossAttention, ConditionalSelfAttention
 from detrex.layers.ms_deform_attn import implementation, use_implementation

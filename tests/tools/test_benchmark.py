@@ -157,13 +157,17 @@ def test_what_is_wrong_is_said_in_one_sentence(tiny, tmp_path, capsys):
     assert "--size 0 5: sides are" in error(capsys, tiny, "--size", "0", "5")
     text = error(capsys, tiny, "--task", "training", "--dtype", "bfloat16")
     assert "train.amp.enabled=true" in text
-    text = error(capsys, tiny, "--output", str(tmp_path / "no" / "x.json"))
-    assert "its directory does not exist" in text
     text = error(capsys, "deformable_detr/models/deformable_detr_r50.py", "--task", "training")
-    assert "has no optimizer, which this task measures" in text
+    assert "does not describe a training step: it has no optimizer" in text
     text = error(capsys, tiny, "--task", "data")
     for key in ("json_file", "image_root"):
         assert f"dataloader.train.dataset.{key}=..." in text
+
+
+def test_a_result_that_could_not_be_written_is_known_at_the_start(tiny, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--config-file", tiny, "--output", str(tmp_path / "no" / "x.json")])
+    assert "x.json does not exist" in capsys.readouterr().err
 
 
 def test_help_shows_tasks_and_examples(capsys):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from detrex.data import DigitScenes
+from detrex.quickstart import DigitScenes
 from tools import quickstart
 
 

@@ -11,19 +11,24 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from .arguments import plain_arguments
-from .feature_pyramid import SimpleFeaturePyramid
-from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
-from .pixels import PixelStatistics
-from .timm_checkpointing import checkpoint_gradients
-from .timm_probe import Level, Probe, probe
-from .timm_swin import pad_before_shifting
-from .weights import build_with_weights
+from detrex.modeling.backbone.arguments import (
+    as_channels_first,
+    check_freeze_at,
+    check_images,
+    norm_arguments,
+)
+from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.frozen_norm import freeze_all_norms, freeze_parameters
+from detrex.modeling.backbone.pixels import PixelProperties, PixelStatistics
+from detrex.modeling.backbone.timm_checkpointing import checkpoint_gradients
+from detrex.modeling.backbone.timm_probe import Level, Probe, probe
+from detrex.modeling.backbone.timm_swin import pad_before_shifting
+from detrex.modeling.backbone.weights import build_with_weights
 
 __all__ = ["TimmBackbone"]
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(PixelProperties, Backbone):
     """A timm network that returns feature maps: (B, C, H, W) -> {name: (B, C_i, H_i, W_i)}.
 
     Level ``i``, as timm counts, is called ``p{i}``; levels come in ascending order, contiguous and
@@ -43,7 +48,7 @@ class TimmBackbone(Backbone):
         out_indices: levels to return; negative ones count from the end.
         out_features: the same by name (``["p2", "p3"]``), instead of ``out_indices``.
         out_strides: the same by stride (``(8, 16, 32)``), instead of ``out_indices``.
-        norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for constant batch norms; anything
+        norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for frozen batch norms; anything
             else is handed to timm.
         freeze_at: 0 freezes nothing, 1 the stem, k >= 2 the stem and everything up to the feature
             of stride ``2 ** k``: counted as in a ResNet, where 2 is the stem and res2. The blocks
@@ -83,25 +88,34 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         self.model_name = model_name
-        timm_arguments = plain_arguments(timm_arguments)
         if not features_only:
             raise ValueError("A backbone returns features, so features_only can only be True.")
-        if is_frozen_norm(norm_layer):
-            freeze_norm = True
-        elif norm_layer is not None:
-            timm_arguments["norm_layer"] = norm_layer
+        timm_arguments, freeze_norm = norm_arguments(timm_arguments, norm_layer, freeze_norm)
         if out_features is not None:
             out_indices = _indices_of(out_features)
         requested = () if out_strides is not None else out_indices
-        offer = probe(model_name, requested, out_strides or (), in_channels, **timm_arguments)
-        indices = _select(offer, requested, out_strides)
-        self._levels = {f"p{index}": offer.levels[index] for index in indices}
+        found = probe(model_name, requested, out_strides or (), in_channels, **timm_arguments)
+        indices = _select(found, requested, out_strides)
+        self._levels = {f"p{index}": found.levels[index] for index in indices}
         self.pyramid: SimpleFeaturePyramid | None = None
-        if out_strides is not None and offer.is_plain:
-            (level,) = self._levels.values()
-            self.pyramid = SimpleFeaturePyramid(
-                level.channels, level.stride, out_strides, pyramid_channels
-            )
+        if out_strides is not None and found.is_plain:
+            self.pyramid = self._build_pyramid(out_strides, pyramid_channels)
+        self._say_outputs(found, pyramid_channels)
+        self.timm_model: Any = build_with_weights(
+            model_name, pretrained, checkpoint_path, in_channels, indices, found.arguments
+        )
+        self._adapt_network(_frozen_parameters(found, freeze_at), freeze_norm, grad_checkpointing)
+        self.norms = self._build_norms(level_norm)
+        self._pixels = _pixel_statistics(self.timm_model).for_channels(in_channels)
+
+    def _build_pyramid(self, strides: Sequence[int], channels: int) -> SimpleFeaturePyramid:
+        """Levels of other strides on the only level of a plain transformer."""
+        (level,) = self._levels.values()
+        return SimpleFeaturePyramid(level.channels, level.stride, strides, channels)
+
+    def _say_outputs(self, found: Probe, pyramid_channels: int) -> None:
+        """Names, channels and strides of the outputs, and which images give them."""
+        if self.pyramid is not None:
             strides = self.pyramid.strides
             channels = dict.fromkeys(strides, pyramid_channels)
         else:
@@ -110,26 +124,28 @@ class TimmBackbone(Backbone):
         self._out_features = list(strides)
         self._out_feature_channels = channels
         self._out_feature_strides = strides
-        self._square_size = offer.square_size
-        self._size_divisibility = offer.square_size or math.lcm(offer.cell, *strides.values())
-        self._cell = offer.cell if offer.whole_cells else 1
+        self._square_size = found.square_size
+        self._size_divisibility = found.square_size or math.lcm(found.cell, *strides.values())
+        self._cell = found.cell if found.whole_cells else 1
 
-        self.timm_model: Any = build_with_weights(
-            model_name, pretrained, checkpoint_path, in_channels, indices, offer.arguments
-        )
+    def _adapt_network(self, frozen: set[str], freeze_norm: bool, grad_checkpointing: bool) -> None:
+        """Correct, cut and freeze timm's network, in place where that is possible."""
         pad_before_shifting(self.timm_model)
         _drop_unused(self.timm_model, set().union(*(lv.parameters for lv in self._levels.values())))
-        freeze_parameters(self.timm_model, _frozen_parameters(offer, freeze_at))
+        freeze_parameters(self.timm_model, frozen)
         if freeze_norm:
-            self.timm_model = freeze_all_norms(self.timm_model, model_name)
+            self.timm_model = freeze_all_norms(self.timm_model, self.model_name)
         if grad_checkpointing:
-            checkpoint_gradients(self.timm_model, model_name)
-        self.norms = nn.ModuleDict()
+            checkpoint_gradients(self.timm_model, self.model_name)
+
+    def _build_norms(self, level_norm: bool) -> nn.ModuleDict:
+        """A LayerNorm for each level, if they are asked for and no pyramid has its own."""
+        norms = nn.ModuleDict()
         if level_norm and self.pyramid is None:
             eps = _norm_eps(self.timm_model)
-            for name, width in channels.items():
-                self.norms[name] = nn.LayerNorm(width, eps)
-        self._pixels = _pixel_statistics(self.timm_model).for_channels(in_channels)
+            for name, width in self._out_feature_channels.items():
+                norms[name] = nn.LayerNorm(width, eps)
+        return norms
 
     @property
     def size_divisibility(self) -> int:
@@ -140,21 +156,6 @@ class TimmBackbone(Backbone):
     def padding_constraints(self) -> dict[str, int]:
         """``square_size``, if the network takes images of that size only."""
         return {"square_size": self._square_size} if self._square_size else {}
-
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean of the images that the weights expect, 0 to 255, one value per channel."""
-        return self._pixels.mean
-
-    @property
-    def pixel_std(self) -> tuple[float, ...]:
-        """Standard deviation that goes with :attr:`pixel_mean`."""
-        return self._pixels.std
-
-    @property
-    def pixel_order(self) -> str:
-        """Order of the channels that the weights expect: ``"RGB"`` in all of timm."""
-        return self._pixels.order
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each level."""
@@ -172,8 +173,7 @@ class TimmBackbone(Backbone):
             ValueError: if ``x`` is not a batch of images (B, C, H, W), or their size is one that
                 the network cannot take.
         """
-        if x.dim() != 4:
-            raise ValueError(f"A backbone takes images (B, C, H, W), not {tuple(x.shape)}.")
+        check_images(x)
         self._check_size(*x.shape[2:])
         maps = {
             name: self._finish(name, level, y)
@@ -200,7 +200,7 @@ class TimmBackbone(Backbone):
         if name in self.norms:
             x = self.norms[name](x if level.channels_last else x.permute(0, 2, 3, 1))
             return x.permute(0, 3, 1, 2).contiguous()
-        return (x.permute(0, 3, 1, 2) if level.channels_last else x).contiguous()
+        return as_channels_first(x, level.channels_last)
 
 
 def _indices_of(names: Sequence[str]) -> list[int]:
@@ -214,24 +214,24 @@ def _indices_of(names: Sequence[str]) -> list[int]:
     return [int(name[1:]) for name in names]
 
 
-def _select(offer: Probe, indices: Sequence[int], strides: Sequence[int] | None) -> list[int]:
+def _select(found: Probe, indices: Sequence[int], strides: Sequence[int] | None) -> list[int]:
     """Indices of the levels to return, ascending and each once."""
     if strides is None:
-        if tuple(indices) == (0, 1, 2, 3) and offer.is_plain:
+        if tuple(indices) == (0, 1, 2, 3) and found.is_plain:
             raise ValueError(
-                f"All {offer.num_levels} blocks of {offer.model_name} give maps of stride "
-                f"{offer.strides[0]}; say out_strides= for a pyramid on the last one, or "
-                f"out_indices=[{offer.num_levels - 1}] for that one as it is."
+                f"All {found.num_levels} blocks of {found.model_name} give maps of stride "
+                f"{found.strides[0]}; say out_strides= for a pyramid on the last one, or "
+                f"out_indices=[{found.num_levels - 1}] for that one as it is."
             )
-        return sorted({index % offer.num_levels for index in indices})
-    if offer.is_plain:
-        return [offer.num_levels - 1]
-    deepest = {level.stride: index for index, level in sorted(offer.levels.items())}
+        return sorted({index % found.num_levels for index in indices})
+    if found.is_plain:
+        return [found.num_levels - 1]
+    deepest = {level.stride: index for index, level in sorted(found.levels.items())}
     for stride in strides:
         if stride not in deepest:
             raise ValueError(
-                f"{offer.model_name} has no level of stride {stride}; its strides are "
-                f"{offer.strides}."
+                f"{found.model_name} has no level of stride {stride}; its strides are "
+                f"{found.strides}."
             )
     return sorted({deepest[stride] for stride in strides})
 
@@ -243,8 +243,7 @@ def _norm_eps(network: nn.Module) -> float:
 
 def _pixel_statistics(network: Any) -> PixelStatistics:
     config = network.pretrained_cfg
-    mean, std = (tuple(255.0 * value for value in config[key]) for key in ("mean", "std"))
-    return PixelStatistics(mean, std, "RGB")
+    return PixelStatistics.of_unit_range(config["mean"], config["std"])
 
 
 def _drop_unused(trunk: nn.Module, used: set[str]) -> None:
@@ -265,11 +264,10 @@ def _drop_unused(trunk: nn.Module, used: set[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def _frozen_parameters(offer: Probe, freeze_at: int) -> set[str]:
+def _frozen_parameters(found: Probe, freeze_at: int) -> set[str]:
     """Names of the parameters that ``freeze_at`` covers."""
-    if freeze_at < 0:
-        raise ValueError(f"freeze_at is 0 or more, not {freeze_at}.")
+    check_freeze_at(freeze_at)
     if freeze_at == 0:
         return set()
-    levels = offer.levels.values() if freeze_at > 1 else ()
-    return set(offer.stem).union(*(lv.parameters for lv in levels if lv.stride <= 2**freeze_at))
+    levels = found.levels.values() if freeze_at > 1 else ()
+    return set(found.stem).union(*(lv.parameters for lv in levels if lv.stride <= 2**freeze_at))

@@ -188,6 +188,7 @@ def _absolute_indices(model_name: str, requested: Iterable[int], count: int) -> 
     return indices
 
 
+@torch.enable_grad()  # which parameters a level depends on is read from its history
 def _run(net: Any, in_channels: int, height: int, width: int) -> dict[int, Level]:
     """The levels of a network on the meta device, from one pass with an image of this size."""
     image = torch.empty(1, in_channels, height, width, device="meta")
@@ -198,9 +199,9 @@ def _run(net: Any, in_channels: int, height: int, width: int) -> dict[int, Level
         info = net.feature_info.info[index]
         rows, columns = feature.shape[1:3] if channels_last else feature.shape[2:]
         if rows == columns and height != width:
-            raise ValueError(f"its maps are {rows} x {columns} whatever the image")
+            raise ValueError(f"its maps are {rows} x {columns} whatever the image.")
         if rows > math.ceil(height / info["reduction"]):  # stretched, to make an even number
-            raise ValueError(f"{rows} rows of stride {info['reduction']} for {height} pixels")
+            raise ValueError(f"{rows} rows of stride {info['reduction']} for {height} pixels.")
         used = frozenset(names[key] for key in parameters_behind(feature) if key in names)
         levels[index] = Level(
             channels=feature.shape[-1 if channels_last else 1],
@@ -211,15 +212,6 @@ def _run(net: Any, in_channels: int, height: int, width: int) -> dict[int, Level
             is_stem=info["reduction"] <= 2 and "." not in info["module"],
         )
     return levels
-
-
-def _fails(net: Any, in_channels: int, height: int, width: int) -> str:
-    """Why the network cannot take an image of this size; empty if it can."""
-    try:
-        _run(net, in_channels, height, width)
-    except _RUN_ERRORS as error:
-        return str(error) or type(error).__name__
-    return ""
 
 
 def _own_side(net: Any) -> int:
@@ -261,48 +253,92 @@ def probe(
             network that only takes images of one size.
     """
     check_model_name(model_name)
+    candidate = _Candidate(model_name, tuple(indices), tuple(strides), in_channels, arguments)
+    plain = candidate.build({})
+    found, reason = _probe_any_size(candidate, plain)
+    return found or _probe_own_size(candidate, plain) or _probe_square(candidate, plain, reason)
 
-    def build_with(switch: Mapping[str, Any]) -> Any:
-        options = {**arguments, **switch, "in_chans": in_channels}
-        return _build_levels(model_name, indices, strides, options)
 
-    plain = build_with({})
+@dataclass(frozen=True)
+class _Candidate:
+    """A network as the user asks for it."""
+
+    model_name: str
+    indices: tuple[int, ...]
+    strides: tuple[int, ...]
+    in_channels: int
+    arguments: Mapping[str, Any]
+
+    def build(self, switch: Mapping[str, bool]) -> Any:
+        """The network on the meta device, with a switch for images of any size."""
+        options = {**self.arguments, **switch, "in_chans": self.in_channels}
+        return _build_levels(self.model_name, self.indices, self.strides, options)
+
+    def failure(self, net: Any, height: int, width: int) -> str:
+        """Why the network cannot take an image of this size; empty if it can."""
+        try:
+            _run(net, self.in_channels, height, width)
+        except _RUN_ERRORS as error:
+            return str(error).removesuffix(".") or type(error).__name__
+        return ""
+
+    def examine(self, net: Any, arguments: Mapping[str, Any], cell: int) -> Probe:
+        """What a network offers that takes images of ``cell`` times any number of pixels."""
+        height, width = _HEIGHT * cell, _WIDTH * cell
+        levels = _run(net, self.in_channels, height, width)
+        whole_cells = bool(self.failure(net, height + 1, width + 1))
+        count = len(net.feature_info.info)
+        return Probe(self.model_name, levels, count, arguments, cell, whole_cells, 0)
+
+
+def _probe_any_size(candidate: _Candidate, plain: Any) -> tuple[Probe | None, str]:
+    """What the network offers, by itself or with a switch, for images of any size; or why not."""
     reason = ""
     for switch in _SIZE_SWITCHES:
         try:
-            net = build_with(switch) if switch else plain
+            net = candidate.build(switch) if switch else plain
         except ValueError:
             continue  # the network has no such switch
         coarsest = max(level["reduction"] for level in net.feature_info.info)
         for cell in (coarsest, 2 * coarsest):
-            failure = _fails(net, in_channels, _HEIGHT * cell, _WIDTH * cell)
+            failure = candidate.failure(net, _HEIGHT * cell, _WIDTH * cell)
             if not failure:
-                return _examine(model_name, net, in_channels, {**arguments, **switch}, cell)
+                return candidate.examine(net, {**candidate.arguments, **switch}, cell), ""
             reason = reason or failure
+    return None, reason
+
+
+def _probe_own_size(candidate: _Candidate, plain: Any) -> Probe | None:
+    """What a network offers that works in windows of a fixed size: cells of its own image size.
+
+    Raises:
+        ValueError: the network can only run with values, so that nothing can be known before.
+    """
     own = _own_side(plain)
-    failure = _fails(plain, in_channels, _HEIGHT * own, _WIDTH * own)
-    if not failure:  # it works in windows of a fixed size
-        return _examine(model_name, plain, in_channels, arguments, own)
+    failure = candidate.failure(plain, _HEIGHT * own, _WIDTH * own)
+    if not failure:
+        return candidate.examine(plain, candidate.arguments, own)
     if "meta tensors" in failure:
         raise ValueError(
-            f"{model_name} cannot be a backbone here: what it does depends on values of tensors "
-            f"({failure}), so its levels cannot be known before it runs; take another network."
+            f"{candidate.model_name} cannot be a backbone here: what it does depends on values of "
+            f"tensors ({failure}), so its levels cannot be known before it runs; take another "
+            "network."
         )
-    side = _square_side(model_name, arguments.get("img_size"), own, reason)
-    if failure := _fails(plain, in_channels, side, side):
+    return None
+
+
+def _probe_square(candidate: _Candidate, plain: Any, reason: str) -> Probe:
+    """What a network offers that takes squares of one size only.
+
+    Raises:
+        ValueError: the user has not chosen the size, or the network does not take it.
+    """
+    name, own = candidate.model_name, _own_side(plain)
+    side = _square_side(name, candidate.arguments.get("img_size"), own, reason)
+    if failure := candidate.failure(plain, side, side):
         raise ValueError(
-            f"{model_name} cannot take images of {side} x {side} ({failure}); its own size is "
-            f"{own}."
+            f"{name} cannot take images of {side} x {side} ({failure}); its own size is {own}."
         )
-    levels = _run(plain, in_channels, side, side)
-    return Probe(model_name, levels, len(plain.feature_info.info), arguments, 1, False, side)
-
-
-def _examine(
-    model_name: str, net: Any, in_channels: int, arguments: dict[str, Any], cell: int
-) -> Probe:
-    """What a network offers that takes images of ``cell`` times any number of pixels."""
-    height, width = _HEIGHT * cell, _WIDTH * cell
-    levels = _run(net, in_channels, height, width)
-    whole_cells = bool(_fails(net, in_channels, height + 1, width + 1))
-    return Probe(model_name, levels, len(net.feature_info.info), arguments, cell, whole_cells, 0)
+    levels = _run(plain, candidate.in_channels, side, side)
+    count = len(plain.feature_info.info)
+    return Probe(name, levels, count, candidate.arguments, 1, False, side)

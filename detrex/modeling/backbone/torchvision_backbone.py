@@ -13,15 +13,16 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from . import torchvision_graph as graph
-from . import torchvision_weights as networks
-from .arguments import plain_arguments
-from .frozen_norm import freeze_all_norms, freeze_parameters, is_frozen_norm
+from detrex.modeling.backbone import torchvision_graph as graph
+from detrex.modeling.backbone import torchvision_weights as networks
+from detrex.modeling.backbone.arguments import as_channels_first, check_images, norm_arguments
+from detrex.modeling.backbone.frozen_norm import freeze_all_norms, freeze_parameters
+from detrex.modeling.backbone.pixels import PixelProperties
 
 __all__ = ["TorchvisionBackbone"]
 
 
-class TorchvisionBackbone(Backbone):
+class TorchvisionBackbone(PixelProperties, Backbone):
     """A torchvision network cut at named nodes: (B, C, H, W) -> {name: (B, C_i, H_i, W_i)}.
 
     Only what the outputs depend on is kept. Channels and strides are found by running the network
@@ -37,7 +38,7 @@ class TorchvisionBackbone(Backbone):
             whose nodes differ between training and evaluation.
         tracer_kwargs, suppress_diff_warning: passed to ``create_feature_extractor``.
         checkpoint_path: a local file of weights, instead of ``weights``.
-        norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for constant batch norms; anything
+        norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for frozen batch norms; anything
             else is handed to torchvision.
         in_channels: channels of the images; weights are adapted to it.
         freeze_at: 0 freezes nothing, 1 the stem, k >= 2 everything up to the stage that ends with
@@ -77,11 +78,7 @@ class TorchvisionBackbone(Backbone):
             )
         if pretrained and weights is None:
             weights = "IMAGENET1K_V1"
-        model_arguments = plain_arguments(model_arguments)
-        if is_frozen_norm(norm_layer):
-            freeze_norm = True
-        elif norm_layer is not None:
-            model_arguments["norm_layer"] = norm_layer
+        model_arguments, freeze_norm = norm_arguments(model_arguments, norm_layer, freeze_norm)
         nodes = graph.output_nodes(return_nodes, train_return_nodes, eval_return_nodes)
         options = {"tracer_kwargs": tracer_kwargs, "suppress_diff_warning": suppress_diff_warning}
         networks.check_model_name(model_name)
@@ -109,21 +106,6 @@ class TorchvisionBackbone(Backbone):
         """What height and width are padded to a multiple of, so that all outputs agree."""
         return math.lcm(*(output.stride for output in self._maps.values()))
 
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean of the images that the weights expect, 0 to 255, one value per channel."""
-        return self._pixels.mean
-
-    @property
-    def pixel_std(self) -> tuple[float, ...]:
-        """Standard deviation that goes with :attr:`pixel_mean`."""
-        return self._pixels.std
-
-    @property
-    def pixel_order(self) -> str:
-        """Order of the channels that the weights expect: ``"RGB"`` in all of torchvision."""
-        return self._pixels.order
-
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output."""
         return {
@@ -137,9 +119,8 @@ class TorchvisionBackbone(Backbone):
         Raises:
             ValueError: if ``x`` is not a batch of images (B, C, H, W).
         """
-        if x.dim() != 4:
-            raise ValueError(f"A backbone takes images (B, C, H, W), not {tuple(x.shape)}.")
+        check_images(x)
         return {
-            name: (y.permute(0, 3, 1, 2) if self._maps[name].channels_last else y).contiguous()
+            name: as_channels_first(y, self._maps[name].channels_last)
             for name, y in self.feature_extractor(x).items()
         }

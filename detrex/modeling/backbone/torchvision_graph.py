@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
+from detrex.modeling.backbone.arguments import check_freeze_at
+
 RESNET_NODES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 # With powers of two on one side and three times as much on the other, a map's two sides can be
 # told from its channels, which decides between (B, C, H, W) and (B, H, W, C).
@@ -148,8 +150,7 @@ def stage_of(name: str) -> str:
 
 def frozen_parameters(extractor: nn.Module, stages: Mapping[str, int], freeze_at: int) -> set[str]:
     """Names of the parameters that ``freeze_at`` covers: of the stem, and of further stages."""
-    if freeze_at < 0:
-        raise ValueError(f"freeze_at is 0 or more, not {freeze_at}.")
+    check_freeze_at(freeze_at)
     if freeze_at == 0:
         return set()
     frozen = _stem(extractor)

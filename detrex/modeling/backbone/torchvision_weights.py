@@ -16,11 +16,10 @@ from timm.models import adapt_input_conv
 from torch import nn
 from torchvision.models import WeightsEnum
 
+from detrex.modeling.backbone.pixels import IMAGENET_RGB, PixelStatistics
+from detrex.modeling.backbone.weights import load_trunk
 from detrex.utils.pretrained import pretrained_skipped
 from detrex.utils.weight_files import read_state_dict
-
-from .pixels import IMAGENET_RGB, PixelStatistics
-from .weights import load_trunk
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +57,7 @@ def pixel_statistics(weights: WeightsEnum | None) -> PixelStatistics:
     if weights is None:
         return IMAGENET_RGB
     transforms = weights.transforms()
-    mean, std = (tuple(255.0 * value for value in v) for v in (transforms.mean, transforms.std))
-    return PixelStatistics(mean, std, "RGB")
+    return PixelStatistics.of_unit_range(transforms.mean, transforms.std)
 
 
 def build(

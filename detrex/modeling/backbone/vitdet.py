@@ -3,7 +3,7 @@
 The blocks are timm's, which wrote them for Segment Anything; around them is what the published
 detectors have otherwise.
 
-Shape letters: B batch, C channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .timm_backbone import TimmBackbone
+from detrex.modeling.backbone.timm_backbone import TimmBackbone
 
 __all__ = ["ViTDet"]
 
@@ -34,6 +34,7 @@ class PositionTable(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the table to a map."""
         height, width = x.shape[1:3]
         table = self.pos_embed[:, 1:].unflatten(1, (self.side, self.side))
         if (height, width) != (self.side, self.side):
@@ -85,6 +86,7 @@ class ViTDet(TimmBackbone):
         self._size_divisibility = 64
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Levels by name, in ascending order."""
         maps = super().forward(x)
         maps["p6"] = F.max_pool2d(maps["p5"], kernel_size=1, stride=2)
         return maps

@@ -652,3 +652,10 @@ def test_without_a_connection_the_error_says_what_was_wanted_and_the_way_out(mon
     ) as caught:
         TimmBackbone("test_resnet", pretrained=True)
     assert caught.value.__cause__ is not None
+
+
+@torch.no_grad()
+def test_a_network_that_is_built_without_gradients_keeps_all_of_its_layers():
+    built = set(TimmBackbone("resnet18", out_indices=(1, 4)).timm_model.state_dict())
+    with torch.enable_grad():
+        assert built == set(TimmBackbone("resnet18", out_indices=(1, 4)).timm_model.state_dict())

@@ -1,4 +1,4 @@
-"""Seconds, floating-point operations and memory of a piece of work, and of the stages of a model.
+"""Seconds, floating-point operations and memory of a piece of work.
 
 Whatever is to be measured is a function without arguments. FLOPs are those of convolutions, matrix
 products, attention and bilinear samples (a multiplication and an addition are two), which is all
@@ -7,29 +7,36 @@ but a few per cent of what these models compute.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from .memory import give_back_freed_memory
+from detrex.utils.allocator import give_back_freed_memory
+
+__all__ = [
+    "Clock",
+    "Spread",
+    "Work",
+    "count_flops",
+    "flop_clock",
+    "matmul_rate",
+    "peak_memory",
+    "speedup",
+    "spread",
+    "synchronize",
+    "time_in_turns",
+]
 
 Work = Callable[[], object]
 Clock = Callable[[], float]
-
-REST = "rest"
-"""The stage of what belongs to none."""
 
 
 class Spread(NamedTuple):
@@ -43,14 +50,16 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least two values."""
+    """Median and quartiles of at least two values."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(middle, low, high, min(values), len(values))
 
 
 def speedup(seconds: Sequence[float], peer: Sequence[float]) -> Spread:
-    """How many times the peer's seconds: of neighboring runs, so that what else the machine does
-    meets both alike."""
+    """How many times as long the peer takes, by the ratios of neighboring runs.
+
+    What else the machine does then meets both alike.
+    """
     return spread([b / a for a, b in zip(seconds, peer, strict=True)])
 
 
@@ -73,7 +82,7 @@ def time_in_turns(
         works: by name.
         repeats: runs of each that count.
         device: what has to have finished when a run ends.
-        clock: `time.process_time` tells more on a CPU that does other things as well.
+        clock: ``time.process_time`` tells more on a CPU that does other things as well.
         warm_up: runs of each before, which don't count.
     """
     names = list(works)
@@ -103,14 +112,14 @@ def matmul_rate(
     return 2 * size**3 / min(seconds)
 
 
-def _sampled(
+def _sampling_flops(
     value: Sequence[int], shapes: Any, locations: Sequence[int], *_: Any, **__: Any
 ) -> int:
     """FLOPs of deformable attention: four cells for each point and channel."""
     return 8 * math.prod(locations[:-1]) * value[-1]
 
 
-def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+def _attention_flops(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
     return 4 * math.prod(query) * key[-2]
 
 
@@ -120,14 +129,14 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     attention = aten._scaled_dot_product_flash_attention_for_cpu
     attention_backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
     formulas: dict[Any, Callable[..., int]] = {
-        attention: _attended,
-        attention_backward: lambda grad, *args, **kwargs: 5 * _attended(*args) // 2,
+        attention: _attention_flops,
+        attention_backward: lambda grad, *args, **kwargs: 5 * _attention_flops(*args) // 2,
         aten.grid_sampler_2d: lambda *_, out_shape, **__: 8 * math.prod(out_shape),
         aten.grid_sampler_2d_backward: lambda grad, *_, **__: 16 * math.prod(grad),
     }
     if hasattr(own, "ms_deform_attn"):  # whoever measures something else need not have it
-        formulas[own.ms_deform_attn] = _sampled
-        formulas[own.ms_deform_attn_backward] = lambda grad, *args, **_: 2 * _sampled(*args)
+        formulas[own.ms_deform_attn] = _sampling_flops
+        formulas[own.ms_deform_attn_backward] = lambda grad, *args, **_: 2 * _sampling_flops(*args)
     return formulas
 
 
@@ -155,7 +164,7 @@ class _FlopCounter(TorchDispatchMode):
 def flop_clock() -> Iterator[Clock]:
     """A clock that counts floating-point operations instead of seconds.
 
-    Not for `torch.inference_mode`, in which operators reach it undivided; `torch.no_grad` does.
+    Not for ``torch.inference_mode``, in which operators reach it undivided; ``torch.no_grad`` does.
     """
     with _FlopCounter() as counter:
         yield lambda: counter.total
@@ -166,107 +175,6 @@ def count_flops(work: Work) -> int:
     with flop_clock() as clock:
         work()
         return int(clock())
-
-
-class StageMeter:
-    """Shares out what a clock counts among the stages of a model, forward and backward.
-
-    What runs inside a stage that is part of another counts for the inner one alone, what runs in
-    none for ``REST``. Backward a stage begins with the gradient of its results and ends with those
-    of its arguments; a tensor that is the result of two stages counts for the outer one.
-
-    Args:
-        stages: modules by the name of their stage.
-        clock: seconds, or FLOPs so far.
-
-    Attributes:
-        forward, backward: by stage what it took since the last ``reset``.
-    """
-
-    def __init__(self, stages: Mapping[str, Sequence[nn.Module]], clock: Clock) -> None:
-        self.clock = clock
-        self._open = [(REST, False)]
-        self._hooks: list[Any] = []
-        for name, modules in stages.items():
-            for module in modules:
-                self._hooks += [
-                    module.register_forward_pre_hook(self._entering(name), with_kwargs=True),
-                    module.register_forward_hook(self._leaving(name)),
-                ]
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what was counted."""
-        self.forward: dict[str, float] = defaultdict(float)
-        self.backward: dict[str, float] = defaultdict(float)
-        self._last = self.clock()
-
-    def enter(self, name: str) -> None:
-        """From here on it counts for this stage, until it is left."""
-        self._charge()
-        self._open.append((name, False))
-
-    def leave(self) -> None:
-        """Go on with the stage before."""
-        self._charge()
-        self._open.pop()
-
-    def rest(self) -> None:
-        """From here on it counts for no stage."""
-        self._charge()
-        self._open = [(REST, False)]
-
-    def remove(self) -> None:
-        """Take the hooks off the model."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _charge(self) -> None:
-        now = self.clock()
-        name, backward = self._open[-1]
-        (self.backward if backward else self.forward)[name] += now - self._last
-        self._last = now
-
-    def _back_to(self, name: str) -> None:
-        self._charge()
-        self._open = [(name, True)]
-
-    def _back_from(self, name: str, outer: str) -> None:
-        # An argument that others use as well has its gradient when they are through, too late.
-        if self._open == [(name, True)]:
-            self._back_to(outer)
-
-    def _entering(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            outer = self._open[-1][0]
-            grads = _differentiable((args, kwargs))
-            if grads:
-                register_multi_grad_hook(grads, lambda _: self._back_from(name, outer), mode="all")
-            self.enter(name)
-
-        return hook
-
-    def _leaving(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, result: Any) -> None:
-            grads = _differentiable(result)
-            if grads:
-                register_multi_grad_hook(grads, lambda _: self._back_to(name), mode="any")
-            self.leave()
-
-        return hook
-
-
-def _differentiable(value: Any) -> list[Tensor]:
-    """Tensors that want a gradient, in nested containers and dataclasses."""
-    if isinstance(value, Tensor):
-        return [value] if value.requires_grad and torch.is_grad_enabled() else []
-    if dataclasses.is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _differentiable(item)]
-    return []
 
 
 def peak_memory(work: Work, device: torch.device) -> int | None:

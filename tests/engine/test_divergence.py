@@ -11,7 +11,7 @@ import zoo
 from tiny_detector import TinyDetector
 
 from detrex.engine import Trainer
-from detrex.engine.nonfinite import first_nonfinite_module, origin
+from detrex.engine.divergence import first_nonfinite_module, origin
 
 NAN = float("nan")
 RECIPE = "dab_deformable_detr/dab_deformable_detr_r50_50ep.py"

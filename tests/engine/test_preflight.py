@@ -7,9 +7,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.engine.checks import (
-    check_checkpoint_exists,
+from detrex.engine.preflight import (
     check_images,
+    check_init_checkpoint,
     check_optimizer,
     check_output_dir,
 )
@@ -41,18 +41,17 @@ def test_an_output_directory_that_cannot_be(tmp_path):
 
 def test_a_checkpoint_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train\.init_checkpoint=.*x\.pth does not exist"):
-        check_checkpoint_exists(str(tmp_path / "x.pth"))
+        check_init_checkpoint(str(tmp_path / "x.pth"))
 
 
-@pytest.mark.parametrize("suffix", ["", "?matching_heuristics=True"])
-def test_a_checkpoint_that_is_there(tmp_path, suffix):
+def test_a_checkpoint_that_is_there(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"")
-    check_checkpoint_exists(str(tmp_path / "x.pth") + suffix)
+    check_init_checkpoint(str(tmp_path / "x.pth"))
 
 
 @pytest.mark.parametrize("path", ["", "detectron2://a/R-50.pkl", "https://a/b.pth"])
 def test_checkpoints_that_only_loading_can_check(path):
-    check_checkpoint_exists(path)
+    check_init_checkpoint(path)
 
 
 def test_a_trainable_parameter_that_the_optimizer_lacks_is_named():

@@ -1,4 +1,4 @@
-"""Memory of the process."""
+"""What the C library does with freed memory."""
 
 from __future__ import annotations
 

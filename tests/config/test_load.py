@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detrex.engine.config import find_config_file, load_config
+from detrex.config import find_config_file, load_config, load_sections
 
 PATHS = [
     f"dataloader.{split}.dataset.{key}=x"
@@ -58,3 +58,32 @@ def test_other_yaml_files_are_let_through(tmp_path):
     config.write_text("model: {\n")
     with pytest.raises(ValueError, match=r"config\.yaml is not valid yaml"):
         find_config_file(str(config))
+
+
+@pytest.mark.parametrize("path", ["x.pth", "detectron2://ImageNetPretrained/x.pkl", ""])
+def test_hints_of_older_configs_behind_a_checkpoint_are_left_out(path):
+    hint = "?matching_heuristics=True" if path else ""
+    overrides = [*PATHS, "model.num_classes=3", f"train.init_checkpoint='{path}{hint}'"]
+    assert load_config("quickstart/own_data.py", overrides).train.init_checkpoint == path
+
+
+def test_a_checkpoint_whose_name_has_a_question_mark(tmp_path):
+    path = tmp_path / "what?.pth"
+    path.touch()
+    overrides = [*PATHS, "model.num_classes=3", f"train.init_checkpoint='{path}'"]
+    assert load_config("quickstart/own_data.py", overrides).train.init_checkpoint == str(path)
+
+
+def test_a_config_with_some_sections(tmp_path):
+    config = tmp_path / "part.py"
+    config.write_text(
+        "model = {'size': '???', 'width': 2}\ndataloader = {'train': {'path': '???'}}\n"
+    )
+    cfg = load_sections(str(config), ["model.size=1"], ["model"], "a model")
+    assert cfg.model.size == 1 and cfg.train.max_iter == 90000
+    with pytest.raises(ValueError, match=r"key=value: model\.size=\.\.\.$"):
+        load_sections(str(config), [], ["model"], "a model")
+    with pytest.raises(ValueError, match=r"dataloader\.train\.path=\.\.\. model\.size=\.\.\.$"):
+        load_sections(str(config), [], ["model", "dataloader.train"], "a model")
+    with pytest.raises(KeyError, match=r"does not describe a step: it has no optimizer \(it needs"):
+        load_sections(str(config), [], ["model", "optimizer"], "a step")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrex.data import digit_scenes
-from detrex.data.digit_scenes import TRAIN_PHOTOS, VAL_PHOTOS, DigitScenes, make_digit_scenes
+from detrex.quickstart import DigitScenes, digit_scenes, drawing, make_digit_scenes
+from detrex.quickstart.drawing import TRAIN_PHOTOS, VAL_PHOTOS, draw_scene, load_sources
 
 SMALL = {"num_train": 12, "num_val": 6, "size": 96, "progress": False}
 
@@ -66,8 +66,8 @@ def test_boxes_lie_inside_and_hardly_overlap(scenes):
 def test_no_scan_and_no_photo_is_in_both_splits():
     assert not set(TRAIN_PHOTOS) & set(VAL_PHOTOS)
     spec = DigitScenes()
-    train = digit_scenes._load_sources(spec, "train")
-    val = digit_scenes._load_sources(spec, "val")
+    train = load_sources(spec, "train")
+    val = load_sources(spec, "val")
     assert not set(train.indices) & set(val.indices)
     assert sorted([*train.indices, *val.indices]) == list(range(1797))
     for digit in range(10):  # every class keeps the same share
@@ -77,7 +77,7 @@ def test_no_scan_and_no_photo_is_in_both_splits():
 
 def test_annotations_name_scans_of_their_own_split_and_class(scenes):
     for split in ("train", "val"):
-        sources = digit_scenes._load_sources(DigitScenes(seed=0), split)
+        sources = load_sources(DigitScenes(seed=0), split)
         class_of = dict(zip(sources.indices.tolist(), sources.classes.tolist(), strict=True))
         for annotation in _json(scenes, split)["annotations"]:
             assert class_of[annotation["sample"]] == annotation["category_id"] - 1
@@ -85,12 +85,12 @@ def test_annotations_name_scans_of_their_own_split_and_class(scenes):
 
 def test_ink_changes_the_scene_inside_the_box_and_only_there(monkeypatch):
     spec = DigitScenes(size=128)
-    sources = digit_scenes._load_sources(spec, "val")
-    monkeypatch.setattr(digit_scenes, "_COUNT_WEIGHTS", np.eye(7)[4])
-    scene, digits = digit_scenes._make_scene(np.random.default_rng(5), sources, spec)
+    sources = load_sources(spec, "val")
+    monkeypatch.setattr(drawing, "_COUNT_WEIGHTS", np.eye(7)[4])
+    scene, digits = draw_scene(np.random.default_rng(5), sources, spec)
     assert len(digits) == 4
-    monkeypatch.setattr(digit_scenes, "_COUNT_WEIGHTS", np.eye(7)[0])
-    empty, none = digit_scenes._make_scene(np.random.default_rng(5), sources, spec)
+    monkeypatch.setattr(drawing, "_COUNT_WEIGHTS", np.eye(7)[0])
+    empty, none = draw_scene(np.random.default_rng(5), sources, spec)
     assert none == []
     changed = (np.asarray(scene) != np.asarray(empty)).any(2)
     inside = np.zeros_like(changed)
@@ -104,12 +104,12 @@ def test_ink_changes_the_scene_inside_the_box_and_only_there(monkeypatch):
 
 
 def test_boxes_end_where_the_ink_becomes_visible():
-    sources = digit_scenes._load_sources(DigitScenes(), "train")
+    sources = load_sources(DigitScenes(), "train")
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        ink = digit_scenes._render_digit(rng, sources.scans[seed], DigitScenes(size=96))
+        ink = drawing._render_digit(rng, sources.scans[seed], DigitScenes(size=96))
         alpha = np.asarray(ink)
-        visible = 0.85 * digit_scenes._VISIBLE - 1  # the faintest pen, rounded
+        visible = 0.85 * drawing._VISIBLE - 1  # the faintest pen, rounded
         for side in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]):
             assert side.max() >= visible
 
@@ -165,8 +165,8 @@ def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
             raise RuntimeError("disk full")
         return original(*args)
 
-    original = digit_scenes._make_scene
-    monkeypatch.setattr(digit_scenes, "_make_scene", fail_later)
+    original = digit_scenes.draw_scene
+    monkeypatch.setattr(digit_scenes, "draw_scene", fail_later)
     with pytest.raises(RuntimeError, match="disk full"):
         make_digit_scenes(tmp_path / "digits", **SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from detrex.utils.nonfinite import NonFinite, nonfinite_handled_by
-from detrex.utils.processes import alone
+from detrex.utils.processes import single_process
 
 __all__ = ["describe", "first_nonfinite_module", "origin"]
 
@@ -72,7 +72,7 @@ def first_nonfinite_module(model: nn.Module, run: Callable[[], Any]) -> str | No
             stack.enter_context(module.register_forward_hook(hook(name)))
         stack.enter_context(torch.random.fork_rng(_cuda_devices(model)))
         stack.enter_context(nonfinite_handled_by(lambda found: None))
-        stack.enter_context(alone())
+        stack.enter_context(single_process())
         stack.enter_context(torch.no_grad())
         try:
             run()

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from detrex.utils.memory import keep_freed_memory
+from detrex.utils.allocator import keep_freed_memory
 
 PROGRAM = """
 import resource, torch
-from detrex.utils.memory import keep_freed_memory
+from detrex.utils.allocator import keep_freed_memory
 {call}
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 make = lambda: torch.empty(16 * 2**20).fill_(1.0)  # 64 MiB
