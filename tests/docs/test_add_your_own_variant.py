@@ -12,8 +12,8 @@ import zoo
 from detectron2.config import LazyConfig, instantiate
 
 from detrex.modeling.variants.stable_dino import (
-    PositionModulatedMatcher,
-    PositionSupervisedCriterion,
+    PositionModulatedCost,
+    PositionSupervisedLoss,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +21,9 @@ PAGE = ROOT / "docs" / "tutorials" / "add_your_own_variant.md"
 TEXT = PAGE.read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 QUOTED = {
-    "    def loss_class(": "detrex/modeling/variants/stable_dino.py",
-    "    def _modulated_cost(": "detrex/modeling/variants/stable_dino.py",
-    "from detrex.modeling.variants": "configs/stable_dino/models/stable_dino_r50.py",
+    "    def positives(": "detrex/modeling/variants/stable_dino.py",
+    "    def forward(self, candidates": "detrex/modeling/variants/stable_dino.py",
+    "from detectron2.config": "configs/stable_dino/models/stable_dino_r50.py",
     "def test_boxes_that_fit": "tests/modeling/variants/test_stable_dino.py",
 }
 OWN = "# configs/h_deformable_detr/models/own_variant.py"
@@ -49,8 +49,8 @@ def test_the_variant_of_another_model_trains_a_step(tmp_path):
     path.write_text(block(OWN))
     torch.manual_seed(0)
     model = instantiate(zoo.shrink(LazyConfig.load(str(path)).model)).train()
-    assert type(model.criterion) is PositionSupervisedCriterion
-    assert type(model.criterion.matcher) is PositionModulatedMatcher
+    assert type(model.criterion.class_loss) is PositionSupervisedLoss
+    assert type(model.criterion.matcher.class_cost) is PositionModulatedCost
     losses = model([zoo.image(64, 96, [(5, 8, 40, 50), (30, 10, 90, 60)], [0, 2])])
     sum(losses.values()).backward()
     lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
