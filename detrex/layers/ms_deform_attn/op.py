@@ -177,7 +177,7 @@ def _gradients(ctx, grad: Tensor):
 
 _forward.register_autograd(_gradients, setup_context=_save)
 
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # new in torch 2.7
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # new in torch 2.7
 
 
 def ms_deform_attn(
@@ -219,7 +219,7 @@ def ms_deform_attn(
     if len(points) != len(shapes):
         raise ValueError(f"There are {len(points)} numbers of points for {len(shapes)} levels.")
     levels = [x for shape, count in zip(shapes, points, strict=True) for x in (*shape, count)]
-    exporting = _is_exporting()
+    exporting = is_exporting()
     if not exporting:
         _check(value, levels, locations, weights)
     wide = functools.reduce(torch.promote_types, (locations.dtype, weights.dtype), torch.float32)
