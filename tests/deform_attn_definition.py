@@ -8,19 +8,26 @@ import torch
 from torch import Tensor
 
 
-def slow_core(value, shapes, locations, weights) -> Tensor:
-    """The definition, point by point: bilinear interpolation of cells with centers at i + 0.5."""
+def slow_core(value, shapes, locations, weights, points=None) -> Tensor:
+    """The definition, point by point: bilinear interpolation of cells with centers at i + 0.5.
+
+    With ``points`` the points of all levels lie in a row, so many of each level.
+    """
     b, _, m, d = value.shape
-    _, q, _, _, p, _ = locations.shape
+    q = locations.shape[1]
+    if points is None:
+        by_level = list(zip(locations.unbind(3), weights.unbind(3), strict=True))
+    else:
+        by_level = list(zip(locations.split(points, 3), weights.split(points, 3), strict=True))
     out = value.new_zeros(b, q, m, d)
     start = 0
-    for level, (h, w) in enumerate(shapes):
+    for (h, w), (level_locations, level_weights) in zip(shapes, by_level, strict=True):
         cells = value[:, start : start + h * w].unflatten(1, (h, w))
         start += h * w
-        for index in torch.cartesian_prod(*(torch.arange(n) for n in (b, q, m, p))).tolist():
+        for index in torch.cartesian_prod(*(torch.arange(n) for n in level_weights.shape)).tolist():
             image, query, head, point = index
-            x, y = locations[image, query, head, level, point] * torch.tensor([w, h]) - 0.5
-            weight = weights[image, query, head, level, point]
+            x, y = level_locations[image, query, head, point] * torch.tensor([w, h]) - 0.5
+            weight = level_weights[image, query, head, point]
             for row in (math.floor(y), math.floor(y) + 1):
                 for col in (math.floor(x), math.floor(x) + 1):
                     if 0 <= row < h and 0 <= col < w:
@@ -29,13 +36,17 @@ def slow_core(value, shapes, locations, weights) -> Tensor:
     return out.flatten(2)
 
 
-def random_inputs(
-    b=2, q=3, m=2, d=3, shapes=((3, 2), (1, 1)), p=2, dtype=torch.float64
-) -> tuple[Tensor, tuple[tuple[int, int], ...], Tensor, Tensor]:
-    """Values, locations (some beyond the border) and weights, all random."""
+def random_inputs(b=2, q=3, m=2, d=3, shapes=((3, 2), (1, 1)), p=2, dtype=torch.float64) -> tuple:
+    """Values, shapes, locations (some beyond the border) and weights, all random.
+
+    With a tuple ``p`` of points per level, the points of all levels lie in a row, and the tuple is
+    the fifth of the results.
+    """
     tokens = sum(h * w for h, w in shapes)
     generator = torch.Generator().manual_seed(0)
     value = torch.randn(b, tokens, m, d, generator=generator, dtype=dtype)
-    locations = torch.rand(b, q, m, len(shapes), p, 2, generator=generator, dtype=dtype)
-    weights = torch.rand(b, q, m, len(shapes), p, generator=generator, dtype=dtype)
-    return value, shapes, locations * 1.6 - 0.3, weights
+    row = (len(shapes), p) if isinstance(p, int) else (sum(p),)
+    locations = torch.rand(b, q, m, *row, 2, generator=generator, dtype=dtype)
+    weights = torch.rand(b, q, m, *row, generator=generator, dtype=dtype)
+    inputs = value, shapes, locations * 1.6 - 0.3, weights
+    return inputs if isinstance(p, int) else (*inputs, p)

@@ -1,12 +1,13 @@
 """Attention with separate positions and its residual connection.
 
 Letters: ``B`` batch, ``Q`` queries, ``S`` keys, ``C`` channels, ``M`` heads, ``D`` channels of a
-head. Masks: True forbids (a float mask is added to the scores instead).
+head. True in a mask forbids; a mask of numbers is added to the scores instead.
 """
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ class MultiheadAttention(nn.Module):
         attn_drop: dropout of the attention weights.
         proj_drop: dropout of the result, before the residual is added.
         batch_first: whether tensors are ``(B, Q, C)``; otherwise ``(Q, B, C)``.
+        kwargs: further options of :class:`torch.nn.MultiheadAttention`.
     """
 
     def __init__(
@@ -35,8 +37,8 @@ class MultiheadAttention(nn.Module):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         batch_first: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -56,14 +58,12 @@ class MultiheadAttention(nn.Module):
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
-        **kwargs,
     ) -> Tensor:
         """Attends from ``query + query_pos`` to ``key + key_pos``.
 
         ``key`` defaults to ``query``, ``value`` to ``key``, ``identity`` to ``query``; without
         ``key_pos`` keys get ``query_pos`` if the shapes agree. ``attn_mask`` is ``(Q, S)`` or
-        ``(B * M, Q, S)``, ``key_padding_mask`` ``(B, S)``. Other keyword arguments are ignored, so
-        that one layer can mix kinds of attention.
+        ``(B * M, Q, S)``, ``key_padding_mask`` ``(B, S)``.
         """
         key = query if key is None else key
         value = key if value is None else value
@@ -111,8 +111,13 @@ class _ConditionalAttention(nn.Module):
     """What the two conditional attentions share: heads, masks, output and residual."""
 
     def __init__(
-        self, embed_dim: int, num_heads: int, attn_drop: float, proj_drop: float, batch_first: bool
-    ):
+        self,
+        embed_dim: int,
+        num_heads: int,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        batch_first: bool = False,
+    ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}.")
@@ -150,19 +155,8 @@ class _ConditionalAttention(nn.Module):
 class ConditionalSelfAttention(_ConditionalAttention):
     """Self-attention with projections of their own for content and position.
 
-    Source: "Conditional DETR", 2108.06152. Arguments as for :class:`MultiheadAttention`.
+    Source: "Conditional DETR", arXiv:2108.06152. Arguments as for :class:`MultiheadAttention`.
     """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        batch_first: bool = False,
-        **kwargs,
-    ):
-        super().__init__(embed_dim, num_heads, attn_drop, proj_drop, batch_first)
 
     def forward(
         self,
@@ -174,14 +168,13 @@ class ConditionalSelfAttention(_ConditionalAttention):
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
-        **kwargs,
     ) -> Tensor:
         """Attends from ``query`` to itself; ``query_pos`` (same shape) is required.
 
         ``key``, ``value`` and ``key_pos`` are ignored.
         """
         if query_pos is None:
-            raise ValueError("conditional self-attention needs query_pos.")
+            raise ValueError("Conditional self-attention needs query_pos.")
         q = self.query_content_proj(query) + self.query_pos_proj(query_pos)
         k = self.key_content_proj(query) + self.key_pos_proj(query_pos)
         q, k, v = (self.heads(x) for x in (q, k, self.value_proj(query)))
@@ -192,7 +185,7 @@ class ConditionalSelfAttention(_ConditionalAttention):
 class ConditionalCrossAttention(_ConditionalAttention):
     """Cross-attention whose scores are content with content plus position with position.
 
-    Source: "Conditional DETR", 2108.06152. Arguments as for :class:`MultiheadAttention`.
+    Source: "Conditional DETR", arXiv:2108.06152. Arguments as for :class:`MultiheadAttention`.
     """
 
     def __init__(
@@ -202,8 +195,7 @@ class ConditionalCrossAttention(_ConditionalAttention):
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         batch_first: bool = False,
-        **kwargs,
-    ):
+    ) -> None:
         super().__init__(embed_dim, num_heads, attn_drop, proj_drop, batch_first)
         self.query_pos_sine_proj = nn.Linear(embed_dim, embed_dim)
 
@@ -219,7 +211,6 @@ class ConditionalCrossAttention(_ConditionalAttention):
         is_first_layer: bool = False,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
-        **kwargs,
     ) -> Tensor:
         """Attends from ``query`` to ``key``.
 
@@ -231,12 +222,12 @@ class ConditionalCrossAttention(_ConditionalAttention):
                 positions are added to it there.
         """
         if key is None or key_pos is None or query_sine_embed is None:
-            raise ValueError("conditional cross-attention needs key, key_pos, query_sine_embed.")
+            raise ValueError("Conditional cross-attention needs key, key_pos and query_sine_embed.")
         q, k = self.query_content_proj(query), self.key_content_proj(key)
         k_pos = self.key_pos_proj(key_pos)
         if is_first_layer:
             if query_pos is None:
-                raise ValueError("conditional cross-attention needs query_pos in the first layer.")
+                raise ValueError("Conditional cross-attention needs query_pos in the first layer.")
             q, k = q + self.query_pos_proj(query_pos), k + k_pos
         q_pos = self.query_pos_sine_proj(query_sine_embed)
         out = self.attend(

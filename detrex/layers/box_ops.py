@@ -61,7 +61,7 @@ def elementwise_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float =
     """Generalized IoU of xyxy boxes, broadcast: ``(..., 4), (..., 4) -> (...)`` in [-1, 1].
 
     NaN boxes give NaN: nothing is asserted here, targets are checked once when they are loaded.
-    Source: Rezatofighi et al., 1902.09630.
+    Source: Rezatofighi et al., arXiv:1902.09630.
     """
     inter, hull = _intersection_and_hull(boxes1, boxes2)
     size1, size2 = (b[..., 2:] - b[..., :2] for b in (boxes1, boxes2))

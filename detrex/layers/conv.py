@@ -33,7 +33,7 @@ class ConvNormAct(nn.Module):
         bias: bool = True,
         norm_layer: nn.Module | None = None,
         activation: nn.Module | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if padding is None:
             padding = dilation * (kernel_size - 1) // 2
@@ -53,28 +53,4 @@ class ConvNormAct(nn.Module):
 
 
 class ConvNorm(ConvNormAct):
-    """:class:`ConvNormAct` without an activation."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
-        padding: int | None = None,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        norm_layer: nn.Module | None = None,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            norm_layer,
-        )
+    """:class:`ConvNormAct` by the name for what has no activation."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Linear layers with ReLU in between: ``(..., input_dim) -> (..., output_dim)``."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
         super().__init__()
         widths = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
         self.num_layers = num_layers
@@ -48,7 +48,7 @@ class FFN(nn.Module):
         ffn_drop: float = 0.0,
         fc_bias: bool = True,
         add_identity: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         if num_fcs < 2:
             raise ValueError(f"FFN needs at least 2 linear layers, got num_fcs={num_fcs}.")

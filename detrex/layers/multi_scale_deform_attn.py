@@ -1,7 +1,10 @@
 """Multi-scale deformable attention: each query reads a few points of each feature level.
 
-Source: "Deformable DETR", 2010.04159. Letters: ``B`` batch, ``Q`` queries, ``S`` tokens of all
-levels, ``M`` heads, ``D`` channels of a head, ``L`` levels, ``P`` points of a head per level.
+Source: "Deformable DETR", arXiv:2010.04159.
+
+Letters: ``B`` batch, ``Q`` queries, ``S`` tokens of all levels, ``C`` channels, ``M`` heads, ``D``
+channels of a head, ``L`` levels, ``N`` points of a head in all levels, ``P`` points of a head in
+each level where all levels have as many.
 """
 
 from __future__ import annotations
@@ -13,16 +16,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ms_deform_attn import ms_deform_attn, pytorch_kernels
+from detrex.layers.ms_deform_attn import ms_deform_attn, pytorch_kernels
+from detrex.layers.ms_deform_attn.op import is_exporting
 
 Shapes = Sequence[tuple[int, int]] | Tensor
 
 
 def _shape_list(spatial_shapes: Shapes) -> list[tuple[int, int]]:
-    """Level sizes as integers; a tensor costs one copy to the host."""
+    """Level sizes as numbers, symbolic ones as they are; a tensor costs one copy to the host."""
     if isinstance(spatial_shapes, Tensor):
         spatial_shapes = spatial_shapes.tolist()
-    return [(int(h), int(w)) for h, w in spatial_shapes]
+    return [(h, w) for h, w in spatial_shapes]
+
+
+def _widths_and_heights(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """``(L, 2)`` in the dtype and on the device of ``like``."""
+    if torch.compiler.is_compiling():  # a tensor of a list would take symbolic sizes as constants
+        sizes = [like.new_full((), size) for h, w in shapes for size in (w, h)]
+        return torch.stack(sizes).unflatten(0, (-1, 2))
+    return like.new_tensor([(w, h) for h, w in shapes])
 
 
 def multi_scale_deformable_attn_pytorch(
@@ -44,8 +56,10 @@ def multi_scale_deformable_attn_pytorch(
         ``(B, Q, M * D)`` in the dtype of ``value``. Samples are taken in the wider of the dtypes of
         values and locations: locations in half precision would miss by whole cells of a large map.
     """
-    shapes = [size for shape in _shape_list(value_spatial_shapes) for size in shape]
-    return pytorch_kernels.forward(value, shapes, sampling_locations, attention_weights)
+    points = attention_weights.shape[-1]
+    levels = [x for shape in _shape_list(value_spatial_shapes) for x in (*shape, points)]
+    in_a_row = sampling_locations.flatten(3, 4), attention_weights.flatten(3, 4)
+    return pytorch_kernels.forward(value, levels, *in_a_row)
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -55,7 +69,8 @@ class MultiScaleDeformableAttention(nn.Module):
         embed_dim: channels ``C`` of queries and values.
         num_heads: heads; divides ``embed_dim``.
         num_levels: feature levels.
-        num_points: points of a head in each level.
+        num_points: points of a head in each level: one number, or one per level (RT-DETRv2,
+            arXiv:2407.17140).
         img2col_step: accepted for old configs, without effect.
         dropout: dropout of the result, before the residual is added.
         batch_first: whether tensors are ``(B, Q, C)``; otherwise ``(Q, B, C)``.
@@ -66,11 +81,11 @@ class MultiScaleDeformableAttention(nn.Module):
         embed_dim: int = 256,
         num_heads: int = 8,
         num_levels: int = 4,
-        num_points: int = 4,
+        num_points: int | Sequence[int] = 4,
         img2col_step: int = 64,
         dropout: float = 0.1,
         batch_first: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}.")
@@ -78,22 +93,30 @@ class MultiScaleDeformableAttention(nn.Module):
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points
+        self.points = (num_points,) * num_levels if isinstance(num_points, int) else (*num_points,)
+        """Points of a head by level."""
+        if len(self.points) != num_levels or min(self.points, default=0) < 1:
+            raise ValueError(
+                f"num_points is {num_points}: give one positive number, or one for each of the "
+                f"{num_levels} levels."
+            )
+        self.even = len(set(self.points)) == 1
         self.batch_first = batch_first
         self.dropout = nn.Dropout(dropout)
-        self.sampling_offsets = nn.Linear(embed_dim, num_heads * num_levels * num_points * 2)
-        self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
+        self.sampling_offsets = nn.Linear(embed_dim, num_heads * sum(self.points) * 2)
+        self.attention_weights = nn.Linear(embed_dim, num_heads * sum(self.points))
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Each head starts to look into a direction of its own, point i at i cells' distance."""
+        """Each head starts to look into a direction of its own, point i of a level at i cells'
+        distance."""
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack((angle.cos(), angle.sin()), -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
-        distance = torch.arange(1, self.num_points + 1)
-        offsets = direction[:, None, None] * distance[:, None]  # M 1 P 2
-        offsets = offsets.expand(-1, self.num_levels, -1, -1)
+        distance = torch.cat([torch.arange(1, count + 1) for count in self.points])
+        offsets = direction[:, None] * distance[:, None]  # M N 2
         nn.init.zeros_(self.sampling_offsets.weight)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.flatten())
@@ -116,7 +139,6 @@ class MultiScaleDeformableAttention(nn.Module):
         reference_points: Tensor | None = None,
         spatial_shapes: Shapes | None = None,
         level_start_index: Tensor | None = None,
-        **kwargs,
     ) -> Tensor:
         """Reads ``value`` around the reference points.
 
@@ -136,7 +158,7 @@ class MultiScaleDeformableAttention(nn.Module):
             ``(B, Q, C)``.
         """
         if reference_points is None or spatial_shapes is None:
-            raise ValueError("deformable attention needs reference_points and spatial_shapes.")
+            raise ValueError("Deformable attention needs reference_points and spatial_shapes.")
         value = query if value is None else value
         identity = query if identity is None else identity
         if query_pos is not None:
@@ -144,7 +166,7 @@ class MultiScaleDeformableAttention(nn.Module):
         if not self.batch_first:
             query, value = query.transpose(0, 1), value.transpose(0, 1)
         shapes = _shape_list(spatial_shapes)
-        if sum(h * w for h, w in shapes) != value.shape[1]:
+        if not is_exporting() and sum(h * w for h, w in shapes) != value.shape[1]:
             raise ValueError(f"{value.shape[1]} tokens don't fill levels of sizes {shapes}.")
 
         value = self.value_proj(value)
@@ -153,15 +175,15 @@ class MultiScaleDeformableAttention(nn.Module):
         value = value.unflatten(-1, (self.num_heads, -1))
         offsets, weights = self._offsets_and_weights(query)
         locations = self._locations(offsets, reference_points, shapes)
-        out = ms_deform_attn(value, shapes, locations, weights)
+        out = ms_deform_attn(value, shapes, locations, weights, self.points)
         out = self.output_proj(out)
         if not self.batch_first:
             out = out.transpose(0, 1)
         return self.dropout(out) + identity
 
     def _offsets_and_weights(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, Q, M, L * P * 2)`` and, in single precision at least, ``(B, Q, M, L, P)``, by one
-        matrix product."""
+        """``(B, Q, M, N * 2)`` and, in single precision at least, ``(B, Q, M, N)``, by one matrix
+        product."""
         layers = self.sampling_offsets, self.attention_weights
         both = F.linear(
             query,
@@ -170,23 +192,36 @@ class MultiScaleDeformableAttention(nn.Module):
         )
         split = both.split([layer.out_features for layer in layers], -1)
         offsets, weights = (x.unflatten(-1, (self.num_heads, -1)) for x in split)
-        weights = weights.softmax(-1, torch.promote_types(weights.dtype, torch.float32))
-        return offsets, weights.unflatten(-1, (self.num_levels, self.num_points))
+        return offsets, weights.softmax(-1, torch.promote_types(weights.dtype, torch.float32))
 
     def _locations(
         self, offsets: Tensor, reference: Tensor, shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """Where to read: ``(B, Q, M, L, P, 2)`` relative to each level."""
+        """Where to read: ``(B, Q, M, N, 2)`` relative to each level."""
         if reference.shape[-1] == 2:  # offsets count cells
-            unit = 1 / reference.new_tensor([(w, h) for h, w in shapes])
-        elif reference.shape[-1] == 4:  # offsets count half boxes, shared among the points
-            unit = reference[:, :, None, :, 2:] * (0.5 / self.num_points)
+            unit = 1 / _widths_and_heights(shapes, reference)
+        elif reference.shape[-1] == 4:  # offsets count half boxes, shared among a level's points
+            boxes = reference[:, :, None, :, 2:]
+            if self.even:
+                unit = boxes * (0.5 / self.points[0])
+            else:
+                counts = zip(boxes.unbind(-2), self.points, strict=True)
+                unit = torch.stack([box * (0.5 / count) for box, count in counts], -2)
         else:
-            raise ValueError(f"reference points have 2 or 4 numbers, not {reference.shape[-1]}.")
-        # In rows like the offsets: broadcast over pairs of numbers it takes three times as long.
-        center, unit = (
-            x[..., None, :].expand(*x.shape[:-2], self.num_levels, self.num_points, 2).flatten(-3)
-            for x in (reference[:, :, None, :, :2], unit)
-        )
-        locations = torch.addcmul(center, offsets, unit)
-        return locations.unflatten(-1, (self.num_levels, self.num_points, 2))
+            raise ValueError(f"Reference points have 2 or 4 numbers, not {reference.shape[-1]}.")
+        center, unit = self._per_point(reference[:, :, None, :, :2]), self._per_point(unit)
+        return torch.addcmul(center, offsets, unit).unflatten(-1, (-1, 2))
+
+    def _per_point(self, pairs: Tensor) -> Tensor:
+        """``(..., L, 2)``, repeated for the points of each level -> ``(..., N * 2)``.
+
+        In rows like the offsets: broadcast over pairs of numbers it takes three times as long.
+        """
+        if self.even:  # faster than level by level
+            points = self.points[0]
+            return pairs[..., None, :].expand(*pairs.shape[:-1], points, 2).flatten(-3)
+        repeated = [
+            level[..., None, :].expand(*level.shape[:-1], count, 2)
+            for level, count in zip(pairs.unbind(-2), self.points, strict=True)
+        ]
+        return torch.cat(repeated, -2).flatten(-2)

@@ -15,7 +15,7 @@ class LayerNorm(nn.LayerNorm):
         channel_last: True for ``(..., C)`` inputs, False for ``(B, C, H, W)``.
     """
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-6, channel_last: bool = True):
+    def __init__(self, normalized_shape: int, eps: float = 1e-6, channel_last: bool = True) -> None:
         super().__init__(normalized_shape, eps=eps)
         self.channel_last = channel_last
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def get_sine_pos_embed(
 class PositionEmbeddingSine(nn.Module):
     """Sine embedding of each cell of an image, counted within its unpadded part.
 
-    Source: "End-to-End Object Detection with Transformers", 2005.12872.
+    Source: "End-to-End Object Detection with Transformers", arXiv:2005.12872.
 
     Args:
         num_pos_feats: numbers per axis; the embedding is twice as wide.
@@ -63,7 +64,7 @@ class PositionEmbeddingSine(nn.Module):
         eps: float = 1e-6,
         offset: float = 0.0,
         normalize: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         self.num_pos_feats = num_pos_feats
         self.temperature = temperature
@@ -95,13 +96,13 @@ class PositionEmbeddingSine(nn.Module):
         return torch.cat(embedded, -1).permute(0, 3, 1, 2)
 
 
-def sine_position_embedding(embed_dim: int, **kwargs) -> PositionEmbeddingSine:
+def sine_position_embedding(embed_dim: int, **kwargs: Any) -> PositionEmbeddingSine:
     """A :class:`PositionEmbeddingSine` for tokens of ``embed_dim``, an even number.
 
     ``kwargs`` are those of :class:`PositionEmbeddingSine` but for ``num_pos_feats``.
     """
     if embed_dim % 4:
-        raise ValueError(f"sine positions need an embed_dim divisible by 4, got {embed_dim}.")
+        raise ValueError(f"Sine positions need an embed_dim divisible by 4, got {embed_dim}.")
     return PositionEmbeddingSine(num_pos_feats=embed_dim // 2, **kwargs)
 
 
@@ -114,7 +115,9 @@ class PositionEmbeddingLearned(nn.Module):
         col_num_embed: the most columns.
     """
 
-    def __init__(self, num_pos_feats: int = 256, row_num_embed: int = 50, col_num_embed: int = 50):
+    def __init__(
+        self, num_pos_feats: int = 256, row_num_embed: int = 50, col_num_embed: int = 50
+    ) -> None:
         super().__init__()
         self.row_embed = nn.Embedding(row_num_embed, num_pos_feats)
         self.col_embed = nn.Embedding(col_num_embed, num_pos_feats)
@@ -132,7 +135,7 @@ class PositionEmbeddingLearned(nn.Module):
         b, h, w = mask.shape
         if h > self.row_embed.num_embeddings or w > self.col_embed.num_embeddings:
             raise ValueError(
-                f"the feature map has {h} rows and {w} columns, the learned position embedding "
+                f"The feature map has {h} rows and {w} columns, the learned position embedding "
                 f"{self.row_embed.num_embeddings} and {self.col_embed.num_embeddings}: "
                 "raise row_num_embed and col_num_embed."
             )

@@ -3,13 +3,60 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import difflib
+import functools
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 OPERATIONS = ("self_attn", "cross_attn", "norm", "ffn")
+
+CONTEXT = (
+    "is_first_layer",
+    "level_start_index",
+    "query_sine_embed",
+    "reference_points",
+    "spatial_shapes",
+    "valid_ratios",
+)
+"""Keywords that encoder and decoder loops, also those written for the public detrex, offer to every
+layer: one whose attentions have no use for them ignores them. Any other must be taken."""
+
+
+@functools.cache
+def _signature(kind: type[nn.Module]) -> tuple[str, ...] | None:
+    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return None
+    return tuple(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY)
+
+
+@torch.compiler.assume_constant_result
+def _taken(kind: type[nn.Module]) -> tuple[str, ...] | None:
+    """Keywords that the ``forward`` of a kind of attention takes; None if it takes any."""
+    return _signature(kind)
+
+
+def _check_keywords(given: Iterable[str], attentions: Iterable[nn.Module]) -> None:
+    """Raises TypeError for a keyword that is no context and that none of the attentions takes."""
+    by_kind = {type(attention): _taken(type(attention)) for attention in attentions}
+    if None in by_kind.values():
+        return
+    known = {*CONTEXT, *(name for names in by_kind.values() for name in names or ())}
+    for name in given:
+        if name in known:
+            continue
+        close = difflib.get_close_matches(name, sorted(known), 1)
+        taken = [f"{kind.__name__} takes {', '.join(n or ())}" for kind, n in by_kind.items()]
+        raise TypeError(
+            f"No attention of this layer takes the keyword {name!r}."
+            + (f" Did you mean {close[0]!r}? " if close else " ")
+            + ("; ".join(taken) or "The layer has no attention")
+            + "."
+        )
 
 
 class BaseTransformerLayer(nn.Module):
@@ -17,16 +64,14 @@ class BaseTransformerLayer(nn.Module):
 
     Args:
         attn: one attention per attention operation, in order, or one that is copied for each.
-            Attentions add their own residual.
+            Attentions add their own residual. They are called with query, key, value and identity,
+            and of the other arguments get those that their ``forward`` names, or all of them if
+            it takes ``**kwargs``.
         ffn: the feed-forward network, copied for each ``"ffn"``; adds its own residual.
         norm: the norm, copied for each ``"norm"``.
         operation_order: names out of ``self_attn, cross_attn, norm, ffn``. If the first is
             ``norm`` the layer is pre-norm: residuals then bypass the norms.
     """
-
-    activation_checkpointing = False
-    """Whether training keeps the layer's inputs alone and computes it again for the gradients: less
-    memory for a third more time."""
 
     def __init__(
         self,
@@ -34,17 +79,19 @@ class BaseTransformerLayer(nn.Module):
         ffn: nn.Module,
         norm: nn.Module,
         operation_order: Sequence[str],
-    ):
+    ) -> None:
         super().__init__()
         unknown = set(operation_order) - set(OPERATIONS)
         if unknown:
-            raise ValueError(f"unknown operations {sorted(unknown)}; there are {OPERATIONS}.")
+            raise ValueError(f"There are no operations {sorted(unknown)}, only {OPERATIONS}.")
         count = {name: list(operation_order).count(name) for name in OPERATIONS}
         num_attn = count["self_attn"] + count["cross_attn"]
         if isinstance(attn, nn.Module):
             attn = [copy.deepcopy(attn) for _ in range(num_attn)]
         if len(attn) != num_attn:
-            raise ValueError(f"{len(attn)} attentions for {num_attn} operations: {operation_order}")
+            raise ValueError(
+                f"There are {len(attn)} attentions for {num_attn} operations: {operation_order}."
+            )
         self.operation_order = tuple(operation_order)
         self.pre_norm = self.operation_order[0] == "norm"
         self.attentions = nn.ModuleList(attn)
@@ -61,7 +108,7 @@ class BaseTransformerLayer(nn.Module):
         attn_masks: Tensor | Sequence[Tensor | None] | None = None,
         query_key_padding_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> Tensor:
         """Runs the operations on ``query``, whose shape stays as it is.
 
@@ -72,26 +119,12 @@ class BaseTransformerLayer(nn.Module):
             attn_masks: one mask per attention, or one for all; True forbids.
             query_key_padding_mask: ``(B, Q)``, True on padded queries (self-attention).
             key_padding_mask: ``(B, S)``, True on padded keys (cross-attention).
-            kwargs: passed to every attention.
-        """
-        inputs = (query, key, value, query_pos, key_pos)
-        masks = (attn_masks, query_key_padding_mask, key_padding_mask)
-        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self._run, *inputs, *masks, use_reentrant=False, **kwargs)
-        return self._run(*inputs, *masks, **kwargs)
+            kwargs: for the attentions that take them.
 
-    def _run(
-        self,
-        query: Tensor,
-        key: Tensor | None,
-        value: Tensor | None,
-        query_pos: Tensor | None,
-        key_pos: Tensor | None,
-        attn_masks: Tensor | Sequence[Tensor | None] | None,
-        query_key_padding_mask: Tensor | None,
-        key_padding_mask: Tensor | None,
-        **kwargs,
-    ) -> Tensor:
+        Raises:
+            TypeError: no attention takes a keyword that is not one of :data:`CONTEXT`.
+        """
+        _check_keywords(kwargs, self.attentions)
         if attn_masks is None or isinstance(attn_masks, Tensor):
             attn_masks = [attn_masks] * len(self.attentions)
         attentions = zip(self.attentions, attn_masks, strict=True)
@@ -107,17 +140,17 @@ class BaseTransformerLayer(nn.Module):
             else:
                 own = operation == "self_attn"
                 attention, mask = next(attentions)
-                query = attention(
-                    query,
-                    query if own else key,
-                    query if own else value,
-                    residual,
-                    query_pos=query_pos,
-                    key_pos=query_pos if own else key_pos,
-                    attn_mask=mask,
-                    key_padding_mask=query_key_padding_mask if own else key_padding_mask,
-                    **kwargs,
-                )
+                given = kwargs | {
+                    "query_pos": query_pos,
+                    "key_pos": query_pos if own else key_pos,
+                    "attn_mask": mask,
+                    "key_padding_mask": query_key_padding_mask if own else key_padding_mask,
+                }
+                taken = _taken(type(attention))
+                if taken is not None:
+                    given = {name: given[name] for name in given if name in taken}
+                keys = (query, query) if own else (key, value)
+                query = attention(query, *keys, residual, **given)
             identity = query
         return query
 
@@ -129,13 +162,15 @@ class TransformerLayerSequence(nn.Module):
         self,
         transformer_layers: nn.Module | Sequence[nn.Module],
         num_layers: int | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if isinstance(transformer_layers, nn.Module):
             if num_layers is None:
-                raise ValueError("num_layers is needed to repeat a single layer.")
+                raise ValueError("A single layer needs num_layers, the number of its copies.")
             transformer_layers = [copy.deepcopy(transformer_layers) for _ in range(num_layers)]
         elif num_layers not in (None, len(transformer_layers)):
-            raise ValueError(f"{len(transformer_layers)} layers given, num_layers={num_layers}.")
+            raise ValueError(
+                f"There are {len(transformer_layers)} layers, but num_layers is {num_layers}."
+            )
         self.layers = nn.ModuleList(transformer_layers)
         self.num_layers = len(self.layers)

@@ -159,3 +159,57 @@ def test_wrong_input_is_named():
         filled()(known["query"])
     with pytest.raises(ValueError, match="not divisible"):
         MultiScaleDeformableAttention(32, 5)
+    for wrong in (0, [3, 6], [3, 0, 3]):
+        with pytest.raises(
+            ValueError, match="one positive number, or one for each of the 3 levels"
+        ):
+            MultiScaleDeformableAttention(32, 4, 3, wrong)
+
+
+def test_other_points_per_level_start_like_even_ones():
+    uneven = MultiScaleDeformableAttention(32, 4, 3, [3, 6, 3])
+    assert uneven.sampling_offsets.out_features == 2 * uneven.attention_weights.out_features == 96
+    by_level = uneven.sampling_offsets.bias.view(4, 12, 2).split([3, 6, 3], 1)
+    for offsets in by_level:
+        even = MultiScaleDeformableAttention(32, 4, 1, offsets.shape[1])
+        assert torch.equal(offsets.flatten(), even.sampling_offsets.bias)
+
+
+@pytest.mark.parametrize("points", ["reference_points_2", "reference_points_4"])
+def test_a_number_per_level_is_the_same_as_one_for_all(points):
+    torch.manual_seed(0)
+    one = MultiScaleDeformableAttention(32, 4, 3, 2, batch_first=True)
+    torch.manual_seed(0)
+    listed = MultiScaleDeformableAttention(32, 4, 3, [2, 2, 2], batch_first=True)
+    assert all(map(torch.equal, one.parameters(), listed.parameters()))
+    known = arguments(points)
+    assert torch.equal(listed.eval()(**known), one.eval()(**known))
+
+
+@pytest.mark.parametrize("points", ["reference_points_2", "reference_points_4"])
+def test_other_points_per_level_read_where_each_level_says(points):
+    """Compared level by level: attention to one level with its own points alone."""
+    counts = [3, 1, 2]
+    attention = MultiScaleDeformableAttention(32, 4, 3, counts, dropout=0.0, batch_first=True)
+    fill_with_recipe(attention)
+    known = arguments(points)
+    shapes = known["spatial_shapes"].tolist()
+    values = known["value"].split([h * w for h, w in shapes], 1)
+    masks = known["key_padding_mask"].split([h * w for h, w in shapes], 1)
+    query = known["query"] + known["query_pos"]
+    logits = attention.attention_weights(query).unflatten(-1, (4, -1))
+    offsets = attention.sampling_offsets(query).view(2, -1, 4, sum(counts), 2)
+    weights = logits.softmax(-1).split(counts, -1)
+    total = 0
+    for level, (count, part) in enumerate(zip(counts, offsets.split(counts, -2), strict=True)):
+        h, w = shapes[level]
+        value = attention.value_proj(values[level]).masked_fill(masks[level][..., None], 0)
+        reference = known["reference_points"][:, :, level, None, None]
+        box = reference[..., 2:] * 0.5 / count if points.endswith("4") else 1 / torch.tensor([w, h])
+        total = total + multi_scale_deformable_attn_pytorch(
+            value.unflatten(-1, (4, -1)),
+            [(h, w)],
+            (reference[..., :2] + part * box)[:, :, :, None],
+            weights[level][:, :, :, None],
+        )
+    assert_close(attention(**known), attention.output_proj(total) + known["query"])

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import reference_ops
 import torch
 from reference_recipe import fill_with_recipe
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from detrex.layers import FFN, BaseTransformerLayer, MultiheadAttention, TransformerLayerSequence
+from detrex.layers import (
+    FFN,
+    BaseTransformerLayer,
+    ConditionalCrossAttention,
+    ConditionalSelfAttention,
+    MultiheadAttention,
+    MultiScaleDeformableAttention,
+    TransformerLayerSequence,
+)
+from detrex.layers.transformer import CONTEXT
 
 REFERENCE = reference_ops.load("layers")
 QUERY, KEY = REFERENCE["query"], REFERENCE["key"]
@@ -77,7 +88,101 @@ def test_sequence_copies_one_layer_or_takes_several():
     assert len({copy.weight.data_ptr() for copy in copies.layers}) == 3
     several = [nn.Linear(2, 2), nn.Linear(2, 2)]
     assert list(TransformerLayerSequence(several).layers) == several
-    with pytest.raises(ValueError, match="num_layers is needed"):
+    with pytest.raises(ValueError, match="needs num_layers"):
         TransformerLayerSequence(single)
-    with pytest.raises(ValueError, match="2 layers given, num_layers=3"):
+    with pytest.raises(ValueError, match="2 layers, but num_layers is 3"):
         TransformerLayerSequence(several, 3)
+
+
+SHAPES = [(2, 3), (1, 1)]
+REFERENCES = torch.rand(2, 5, 2, 4, generator=torch.Generator().manual_seed(0))
+
+
+def mixed_layer() -> BaseTransformerLayer:
+    """Attention that takes none of a loop's keywords, then one that takes some."""
+    attentions = [
+        MultiheadAttention(16, 4, batch_first=True),
+        MultiScaleDeformableAttention(16, 4, 2, 2, dropout=0.0, batch_first=True),
+    ]
+    built = BaseTransformerLayer(attentions, FFN(16, 24), nn.LayerNorm(16), DECODER)
+    fill_with_recipe(built)
+    return built.eval()
+
+
+def mixed_inputs() -> tuple[tuple[Tensor, Tensor, Tensor], dict]:
+    query, key = QUERY.transpose(0, 1), KEY.transpose(0, 1)
+    return (query, key, key), {"reference_points": REFERENCES, "spatial_shapes": SHAPES}
+
+
+def test_attentions_get_the_keywords_that_they_name():
+    built = mixed_layer()
+    tokens, known = mixed_inputs()
+    out = built(*tokens, **known)
+    x = built.norms[0](built.attentions[0](tokens[0]))
+    x = built.norms[1](built.attentions[1](x, value=tokens[2], **known))
+    assert torch.equal(out, built.norms[2](built.ffns[0](x)))
+
+
+def test_every_layer_takes_the_context_of_loops():
+    built = layer(DECODER)
+    expected = built(QUERY, KEY, KEY)
+    assert torch.equal(built(QUERY, KEY, KEY, **dict.fromkeys(CONTEXT)), expected)
+
+
+def test_a_keyword_that_nobody_takes_is_an_error():
+    tokens, _ = mixed_inputs()
+    built = mixed_layer()
+    message = (
+        r"'refernce_points'\. Did you mean 'reference_points'\? "
+        r"MultiheadAttention takes query, .*; MultiScaleDeformableAttention takes query, "
+    )
+    with pytest.raises(TypeError, match=message):
+        built(*tokens, refernce_points=REFERENCES, spatial_shapes=SHAPES)
+    with pytest.raises(TypeError, match=r"'zoom'\. .*has no attention\."):
+        layer(("ffn", "norm"))(QUERY, zoom=1)
+
+
+class GreedyAttention(nn.Module):
+    """Somebody else's attention, which takes whatever comes."""
+
+    seen: dict
+
+    def forward(self, query, key, value, identity=None, *, query_pos=None, **kwargs):
+        self.seen = kwargs
+        return query
+
+
+class PickyAttention(nn.Module):
+    """An attention that takes no masks and no positions, but a keyword of its own."""
+
+    def forward(self, query, key, value, identity=None, *, temperature=1.0):
+        return query * temperature
+
+
+def test_other_attentions_keep_working():
+    tokens, known = mixed_inputs()
+    built = mixed_layer()
+    built.attentions[0] = greedy = GreedyAttention()
+    built(*tokens, **known, anything=1)
+    assert greedy.seen.keys() == {*known, "anything", "key_pos", "attn_mask", "key_padding_mask"}
+    built = copy.deepcopy(layer(ENCODER))
+    with pytest.raises(TypeError, match="'temperature'"):
+        built(QUERY, temperature=2.0)
+    built.attentions[0] = PickyAttention()
+    doubled = built(QUERY, query_pos=QUERY, temperature=2.0)
+    assert torch.equal(doubled, built(2 * QUERY))
+
+
+def test_keywords_compile_without_a_break():
+    tokens, known = mixed_inputs()
+    built = mixed_layer()
+    torch._dynamo.reset()
+    compiled = torch.compile(built, fullgraph=True, backend="aot_eager")
+    expected = built(*tokens, **known, is_first_layer=True)
+    assert_close(compiled(*tokens, **known, is_first_layer=True), expected)
+
+
+@pytest.mark.parametrize("kind", [ConditionalSelfAttention, ConditionalCrossAttention])
+def test_options_that_nobody_takes_are_an_error(kind):
+    with pytest.raises(TypeError, match="attn_dropp"):
+        kind(16, 4, attn_dropp=0.1)

@@ -1,5 +1,10 @@
 """Multi-scale deformable attention: one operator, several implementations."""
 
-from .op import Implementation, implementation, ms_deform_attn, use_implementation
+from detrex.layers.ms_deform_attn.op import (
+    Implementation,
+    implementation,
+    ms_deform_attn,
+    use_implementation,
+)
 
 __all__ = ["Implementation", "implementation", "ms_deform_attn", "use_implementation"]

@@ -2,7 +2,7 @@
 
 Each thread takes some of the queries (forward), or some heads of some images (backward): every
 number is written by one thread alone, so results don't depend on their number. Points are computed
-in double precision. Letters as in :mod:`detrex.layers.multi_scale_deform_attn`.
+in double precision. Letters as in :mod:`detrex.layers.ms_deform_attn.op`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .simd import FAST_MATH, axpy, dot, load, store, zeros
-from .threads import in_parallel
+from detrex.layers.ms_deform_attn.simd import FAST_MATH, axpy, dot, load, store, zeros
+from detrex.layers.ms_deform_attn.threads import in_parallel
 
 MIN_QUERIES = 64
 """Fewer are not worth a thread of their own."""
@@ -54,20 +54,20 @@ def _forward_kernel(channels: int) -> Callable:
     """The forward kernel for heads of so many channels ``D``."""
 
     @_jit
-    def forward(value, shapes, locations, weights, out, begin, end):
+    def forward(value, levels, locations, weights, out, begin, end):
         """Writes ``out`` for the queries from ``begin`` to ``end``, counted over the batch."""
         _, num_tokens, num_heads, _ = value.shape
-        _, num_queries, _, num_levels, num_points, _ = locations.shape
+        _, num_queries, _, num_points, _ = locations.shape
         value_rows, out_rows = value.reshape(-1), out.reshape(-1)
         points, point_weights = locations.reshape(-1, 2), weights.reshape(-1)
-        i = begin * num_heads * num_levels * num_points
+        i = begin * num_heads * num_points
         for query in range(begin, end):
             for head in range(num_heads):
                 total = zeros(out_rows, channels)
                 first = query // num_queries * num_tokens  # token of the image, then of the level
-                for level in range(num_levels):
-                    height, width = shapes[level]
-                    for _ in range(num_points):
+                for level in range(len(levels)):
+                    height, width, level_points = levels[level]
+                    for _ in range(level_points):
                         x = points[i, 0] * np.float64(width) - 0.5
                         y = points[i, 1] * np.float64(height) - 0.5
                         if -1 < x < width and -1 < y < height:  # false for NaN
@@ -90,11 +90,11 @@ def _backward_kernel(channels: int) -> Callable:
 
     @_jit
     def backward(
-        grad, value, shapes, locations, weights, grad_value, grad_points, grad_weights, begin, end
+        grad, value, levels, locations, weights, grad_value, grad_points, grad_weights, begin, end
     ):
         """Adds to the gradients for the heads from ``begin`` to ``end``, counted over the batch."""
         _, num_tokens, num_heads, _ = value.shape
-        _, num_queries, _, num_levels, num_points, _ = locations.shape
+        _, num_queries, _, num_points, _ = locations.shape
         value_rows, grad_rows = value.reshape(-1), grad.reshape(-1)
         grad_value_rows = grad_value.reshape(-1)
         points, point_weights = locations.reshape(-1, 2), weights.reshape(-1)
@@ -104,11 +104,11 @@ def _backward_kernel(channels: int) -> Callable:
             for query in range(image * num_queries, (image + 1) * num_queries):
                 query_head = query * num_heads + head
                 cotangent = load(grad_rows, query_head, channels)
-                i = query_head * num_levels * num_points
+                i = query_head * num_points
                 first = image * num_tokens  # token of the image, then of the level
-                for level in range(num_levels):
-                    height, width = shapes[level]
-                    for _ in range(num_points):
+                for level in range(len(levels)):
+                    height, width, level_points = levels[level]
+                    for _ in range(level_points):
                         x = points[i, 0] * np.float64(width) - 0.5
                         y = points[i, 1] * np.float64(height) - 0.5
                         by_x, by_y, by_weight = 0.0, 0.0, 0.0
@@ -145,22 +145,22 @@ def _rows(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
 
 
 def _inputs(
-    value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+    value: Tensor, levels: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[torch.dtype, list[np.ndarray]]:
     """Single or double precision, and the inputs in it."""
     dtype = torch.promote_types(value.dtype, locations.dtype)
-    sizes = np.array(shapes, dtype=np.int64).reshape(-1, 2)
-    return dtype, [_rows(value, dtype), sizes, _array(locations, dtype), _array(weights, dtype)]
+    rows = np.array(levels, dtype=np.int64).reshape(-1, 3)
+    return dtype, [_rows(value, dtype), rows, _array(locations, dtype), _array(weights, dtype)]
 
 
-def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    """``(B, S, M, D)``, ``L`` heights and widths, ``(B, Q, M, L, P, 2)``, ``(B, Q, M, L, P)`` ->
-    ``(B, Q, M * D)`` in the dtype of ``value``."""
+def forward(value: Tensor, levels: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """``(B, S, M, D)``, ``L`` times height, width and number of points, ``(B, Q, M, N, 2)``,
+    ``(B, Q, M, N)`` -> ``(B, Q, M * D)`` in the dtype of ``value``."""
     batch, _, heads, channels = value.shape
     queries = locations.shape[1]
     if batch * queries == 0:
         return value.new_zeros(batch, queries, heads * channels)
-    dtype, inputs = _inputs(value, shapes, locations, weights)
+    dtype, inputs = _inputs(value, levels, locations, weights)
     out = torch.empty(batch, queries, heads * channels, dtype=dtype)
     kernel, result = _forward_kernel(channels), out.numpy()
     in_parallel(lambda i, j: kernel(*inputs, result, i, j), batch * queries, MIN_QUERIES)
@@ -168,12 +168,12 @@ def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Te
 
 
 def backward(
-    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+    grad: Tensor, value: Tensor, levels: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of values, locations and weights, each in the dtype of its own, given that of the
     result."""
     batch, _, heads, channels = value.shape
-    dtype, inputs = _inputs(value, shapes, locations, weights)
+    dtype, inputs = _inputs(value, levels, locations, weights)
     grads = [torch.zeros(x.shape, dtype=dtype) for x in (value, locations, weights)]
     if grad.numel():
         cotangent, results = _rows(grad, dtype), [x.numpy() for x in grads]

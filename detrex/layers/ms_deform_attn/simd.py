@@ -23,7 +23,7 @@ FAST_MATH = ("contract", "nsz", "reassoc")
 class Vector(types.Type):
     """``size`` numbers of one dtype as a single value."""
 
-    def __init__(self, dtype: types.Type, size: int):
+    def __init__(self, dtype: types.Type, size: int) -> None:
         self.dtype = dtype
         self.size = size
         super().__init__(f"vector({dtype} x {size})")
@@ -31,7 +31,7 @@ class Vector(types.Type):
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, vector: Vector):
+    def __init__(self, manager, vector: Vector) -> None:
         element = manager.lookup(vector.dtype).get_value_type()
         super().__init__(manager, vector, ir.VectorType(element, vector.size))
 

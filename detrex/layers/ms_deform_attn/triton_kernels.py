@@ -4,7 +4,7 @@ A program computes a few queries of one head of one image, in one warp: its tens
 each query and a column for each channel, so that a cell is read in one go, and rows are so many
 that each thread has a handful of channels. Level sizes are plain arguments: a new image size
 compiles nothing, copies nothing and waits for nothing. Points and sums have single precision, or
-double where an input has. Letters as in :mod:`detrex.layers.multi_scale_deform_attn`.
+double where an input has. Letters as in :mod:`detrex.layers.ms_deform_attn.op`.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _forward_kernel(
     num_queries,
     M: tl.constexpr,
     D: tl.constexpr,
-    L: tl.constexpr,
-    P: tl.constexpr,
+    POINTS: tl.constexpr,
+    N: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -98,17 +98,18 @@ def _forward_kernel(
     image, head = (tl.program_id(1) // M).to(tl.int64), tl.program_id(1) % M
     first_row = image * num_queries * M + head
     value += (image * num_tokens * M + head) * D
-    locations += first_row * (L * P * 2)
-    weights += first_row * (L * P)
+    locations += first_row * (N * 2)
+    weights += first_row * N
     query = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     real = query < num_queries
     channel = tl.arange(0, COLUMNS)[None, :]
     total = tl.zeros([ROWS, COLUMNS], DTYPE)
     start = 0  # of the level, in tokens
-    for level in tl.static_range(L):
+    first = 0  # of the level, in points
+    for level in tl.static_range(len(POINTS)):
         height, width = tl.cast(sizes[2 * level], tl.int32), tl.cast(sizes[2 * level + 1], tl.int32)
-        for point in range(P):
-            index = query * (M * L * P) + level * P + point
+        for point in range(POINTS[level]):
+            index = query * (M * N) + first + point
             x, y, weight, inside = _point(locations, weights, index, real, height, width, DTYPE)
             for i in tl.static_range(4):
                 cell, share_x, share_y, on_map = _corner(x, y, i % 2, i // 2, inside, height, width)
@@ -117,6 +118,7 @@ def _forward_kernel(
                 row = tl.load(value + offset, mask=mask, other=0).to(DTYPE)
                 total += (weight * share_x * share_y)[:, None] * row
         start += height * width
+        first += POINTS[level]
     out += first_row * D + query[:, None] * (M * D) + channel
     tl.store(out, total, mask=real[:, None] & (channel < D))
 
@@ -136,8 +138,8 @@ def _backward_kernel(
     num_queries,
     M: tl.constexpr,
     D: tl.constexpr,
-    L: tl.constexpr,
-    P: tl.constexpr,
+    POINTS: tl.constexpr,
+    N: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -146,20 +148,21 @@ def _backward_kernel(
     first_row = image * num_queries * M + head
     value += (image * num_tokens * M + head) * D
     grad_value += (image * num_tokens * M + head) * D
-    locations += first_row * (L * P * 2)
-    grad_locations += first_row * (L * P * 2)
-    weights += first_row * (L * P)
-    grad_weights += first_row * (L * P)
+    locations += first_row * (N * 2)
+    grad_locations += first_row * (N * 2)
+    weights += first_row * N
+    grad_weights += first_row * N
     query = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     real = query < num_queries
     channel = tl.arange(0, COLUMNS)[None, :]
     grad += first_row * D + query[:, None] * (M * D) + channel
     cotangent = tl.load(grad, mask=real[:, None] & (channel < D), other=0).to(DTYPE)
     start = 0  # of the level, in tokens
-    for level in tl.static_range(L):
+    first = 0  # of the level, in points
+    for level in tl.static_range(len(POINTS)):
         height, width = tl.cast(sizes[2 * level], tl.int32), tl.cast(sizes[2 * level + 1], tl.int32)
-        for point in range(P):
-            index = query * (M * L * P) + level * P + point
+        for point in range(POINTS[level]):
+            index = query * (M * N) + first + point
             x, y, weight, inside = _point(locations, weights, index, real, height, width, DTYPE)
             by_x, by_y, by_weight = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
             for i in tl.static_range(4):
@@ -183,6 +186,7 @@ def _backward_kernel(
                     added = (added.to(tl.float64) / tl.load(unit)).to(tl.int64)
                 tl.atomic_add(grad_value + offset, added, mask=mask, sem="relaxed")
         start += height * width
+        first += POINTS[level]
 
 
 def _dtype(value: Tensor, locations: Tensor) -> torch.dtype:
@@ -195,7 +199,7 @@ def _launch(
     kernel,
     tensors: Sequence[Tensor | None],
     value: Tensor,
-    shapes: Sequence[int],
+    levels: Sequence[int],
     locations: Tensor,
     numbers: int,
 ) -> None:
@@ -205,7 +209,7 @@ def _launch(
         ValueError: an image, or the batch, is too large.
     """
     batch, num_tokens, heads, channels = value.shape
-    _, queries, _, levels, points, _ = locations.shape
+    queries, points = locations.shape[1], tuple(levels[2::3])
     largest = max(num_tokens * heads * channels, queries * heads * channels, locations[0].numel())
     if largest >= 2**31 or batch * heads >= 2**16:
         raise ValueError(
@@ -215,26 +219,27 @@ def _launch(
         )
     columns = triton.next_power_of_2(channels)
     rows = max(1, THREADS * numbers // columns)
-    sizes = tuple(float(size) for size in shapes)  # for integers Triton would compile variants
+    # Triton would compile variants for integers.
+    sizes = tuple(float(levels[i]) for i in range(len(levels)) if i % 3 < 2)
     dtype = tl.float64 if _dtype(value, locations) == torch.float64 else tl.float32
     with torch.cuda.device_of(value):
         kernel[triton.cdiv(queries, rows), batch * heads](
             *tensors,
             *(sizes, num_tokens, queries),
-            *(heads, channels, levels, points, rows, columns, dtype),
+            *(heads, channels, points, sum(points), rows, columns, dtype),
             num_warps=1,
         )
 
 
-def forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    """``(B, S, M, D)``, ``L`` heights and widths, ``(B, Q, M, L, P, 2)``, ``(B, Q, M, L, P)`` ->
-    ``(B, Q, M * D)`` in the dtype of ``value``."""
+def forward(value: Tensor, levels: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """``(B, S, M, D)``, ``L`` times height, width and number of points, ``(B, Q, M, N, 2)``,
+    ``(B, Q, M, N)`` -> ``(B, Q, M * D)`` in the dtype of ``value``."""
     batch, _, heads, channels = value.shape
     out = value.new_empty(batch, locations.shape[1], heads * channels)
     if out.numel():
         inputs = [x.contiguous() for x in (value, locations, weights)]
         numbers = 16 // value.element_size()  # 128 bits, the widest a thread can read
-        _launch(_forward_kernel, [*inputs, out], value, shapes, locations, numbers)
+        _launch(_forward_kernel, [*inputs, out], value, levels, locations, numbers)
     return out
 
 
@@ -245,18 +250,18 @@ def _added_at_once(sums: Tensor) -> int:
     return 4 if vectors and torch.cuda.get_device_capability(sums.device) >= (9, 0) else 1
 
 
-def _unit(grad: Tensor, weights: Tensor) -> Tensor:
+def _unit(grad: Tensor, weights: Tensor, levels: Sequence[int]) -> Tensor:
     """What gradients of values are counted in, so that integers hold the sum of all: ``()``.
 
     A point adds at most its weight times ``grad`` to a cell. Not finite if an input is not.
     """
     most = grad.abs().amax().double() * weights.abs().amax().double()
-    count = weights[0, :, 0, 0].numel()  # of the points of a head in a level
+    count = weights.shape[1] * max(levels[2::3])  # of the points of a head in a level, at most
     return most * count / 2**DETERMINISTIC_BITS
 
 
 def backward(
-    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+    grad: Tensor, value: Tensor, levels: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of values, locations and weights, each in the dtype of its own, given that of the
     result.
@@ -268,12 +273,12 @@ def backward(
     if not grad.numel():
         return torch.zeros_like(value), torch.zeros_like(locations), torch.zeros_like(weights)
     grad, value, locations, weights = (x.contiguous() for x in (grad, value, locations, weights))
-    unit = _unit(grad, weights) if torch.are_deterministic_algorithms_enabled() else None
+    unit = _unit(grad, weights, levels) if torch.are_deterministic_algorithms_enabled() else None
     sums_dtype = _dtype(value, locations) if unit is None else torch.int64
     by_value = torch.zeros_like(value, dtype=sums_dtype)
     by_location, by_weight = torch.empty_like(locations), torch.empty_like(weights)
     tensors = [grad, value, locations, weights, by_value, by_location, by_weight, unit]
-    _launch(_backward_kernel, tensors, value, shapes, locations, _added_at_once(by_value))
+    _launch(_backward_kernel, tensors, value, levels, locations, _added_at_once(by_value))
     if unit is not None:
         by_value = by_value * unit
     return by_value.to(value.dtype), by_location, by_weight

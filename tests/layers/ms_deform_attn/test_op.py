@@ -29,6 +29,16 @@ SIZES = {
     "odd numbers": {"shapes": ((2, 7), (3, 1)), "q": 1, "m": 3, "d": 5, "p": 3},
     "a head of 32": {"d": 32, "b": 1, "m": 1},
 }
+UNEVEN = {
+    "other points per level": {"shapes": ((3, 2), (1, 1), (2, 2)), "p": (3, 1, 2)},
+    "no points in a level": {"shapes": ((3, 2), (2, 1)), "p": (0, 2), "m": 1, "d": 4},
+}
+EVERY_SIZE = SIZES | UNEVEN
+
+
+def flat_levels(shapes, points) -> list[int]:
+    """The levels as the operator takes them: height, width and number of points of each."""
+    return [x for shape, count in zip(shapes, points, strict=True) for x in (*shape, count)]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -38,39 +48,44 @@ def chosen(request):
         yield request.param
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("sizes", EVERY_SIZE.values(), ids=EVERY_SIZE)
 def test_it_is_its_definition(chosen, sizes):
     inputs = random_inputs(**sizes)
     assert_close(ms_deform_attn(*inputs), slow_core(*inputs))
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("sizes", EVERY_SIZE.values(), ids=EVERY_SIZE)
 def test_gradients_are_the_numeric_ones(chosen, sizes):
-    value, shapes, locations, weights = random_inputs(**{**sizes, "q": 1})
+    value, shapes, locations, weights, *points = random_inputs(**{**sizes, "q": 1})
     # Where a location is half-way between cells the interpolation has a kink.
-    cell = locations * torch.tensor([(w, h) for h, w in shapes])[:, None] - 0.5
+    counts = points[0] if points else [locations.shape[4]] * len(shapes)
+    size = torch.tensor(
+        [shape[::-1] for shape, n in zip(shapes, counts, strict=True) for _ in range(n)]
+    )
+    cell = locations.reshape(*locations.shape[:3], -1, 2) * size - 0.5
     assert (cell - cell.round()).abs().min() > 1e-4
     assert torch.autograd.gradcheck(
-        lambda v, s, a: ms_deform_attn(v, shapes, s, a),
+        lambda v, s, a: ms_deform_attn(v, shapes, s, a, *points),
         [x.requires_grad_() for x in (value, locations, weights)],
     )
 
 
 def gradients(inputs, dtype=None):
     """The result and the three gradients for a fixed cotangent."""
-    value, shapes, locations, weights = inputs
+    value, shapes, locations, weights, *points = inputs
     leaves = [x.detach().to(dtype).requires_grad_() for x in (value, locations, weights)]
-    out = ms_deform_attn(leaves[0], shapes, *leaves[1:])
+    out = ms_deform_attn(leaves[0], shapes, *leaves[1:], *points)
     cotangent = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
     return out.detach(), *torch.autograd.grad(out, leaves, cotangent)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_precision(chosen, dtype):
+@pytest.mark.parametrize("p", [2, (3, 1)])
+def test_every_precision(chosen, p, dtype):
     """Compared with double precision on the same, rounded, numbers."""
-    value, shapes, locations, weights = random_inputs(q=5, d=8)
+    value, shapes, locations, weights, *points = random_inputs(q=5, d=8, p=p)
     inputs = [x.to(dtype) for x in (value, locations, weights)]
-    rounded = inputs[0], shapes, *inputs[1:]
+    rounded = inputs[0], shapes, *inputs[1:], *points
     for actual, expected in zip(
         gradients(rounded, dtype), gradients(rounded, torch.float64), strict=True
     ):
@@ -78,6 +93,15 @@ def test_every_precision(chosen, dtype):
         eps = 1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
         scale = expected.abs().max().item()
         assert_close(actual.double(), expected, rtol=0, atol=eps * scale)
+
+
+def test_even_points_in_a_row_are_the_same(chosen):
+    """To the last bit, gradients included."""
+    value, shapes, locations, weights = random_inputs(q=5, d=8, p=3)
+    in_a_row = value, shapes, locations.flatten(3, 4), weights.flatten(3, 4), [3, 3]
+    by_level = gradients((value, shapes, locations, weights), torch.float32)
+    for one, other in zip(gradients(in_a_row, torch.float32), by_level, strict=True):
+        assert torch.equal(one.flatten(), other.flatten())
 
 
 def test_bfloat16_is_read_as_it_is():
@@ -137,16 +161,27 @@ def test_what_does_not_fit_is_refused(chosen, wrong):
     value, shapes, locations, weights = wrong(*random_inputs())
     with pytest.raises(ValueError, match=r"(are not \(B, S, M, D\)|locations have the shape)"):
         ms_deform_attn(value, shapes, locations, weights)
-    flat = [size for shape in shapes for size in shape]
+    levels, in_a_row = flat_levels(shapes, [2] * len(shapes)), locations.flatten(3, 4)
     with pytest.raises(ValueError, match=r"(are not \(B, S, M, D\)|locations have the shape)"):
-        torch.ops.detrex.ms_deform_attn(value, flat, locations, weights)
+        torch.ops.detrex.ms_deform_attn(value, levels, in_a_row, weights.flatten(3, 4))
+
+
+def test_points_that_do_not_fit_are_refused(chosen):
+    value, shapes, locations, weights, _ = random_inputs(p=(3, 1))
+    for points in ([1, 2], [5, -1], [2, 3]):
+        with pytest.raises(ValueError, match=r"points in the levels, locations have the shape"):
+            ms_deform_attn(value, shapes, locations, weights, points)
+    with pytest.raises(ValueError, match=r"3 numbers of points for 2 levels"):
+        ms_deform_attn(value, shapes, locations, weights, [3, 1, 0])
+    with pytest.raises(ValueError, match=r"Without points, locations have the shape"):
+        ms_deform_attn(value, shapes, locations, weights)
 
 
 def test_a_gradient_that_does_not_fit_is_refused():
-    value, shapes, locations, weights = random_inputs()
-    flat = [size for shape in shapes for size in shape]
+    value, shapes, locations, weights, points = random_inputs(p=(2, 1))
+    levels = flat_levels(shapes, points)
     with pytest.raises(ValueError, match="gradient"):
-        op._backward(torch.ones(2, 3, 5), value, flat, locations, weights)
+        op._backward(torch.ones(2, 3, 5), value, levels, locations, weights)
 
 
 def test_points_have_single_precision_on_large_maps(chosen):
@@ -170,7 +205,7 @@ def test_a_graph_outlives_the_choice():
 
 
 def test_threads_change_nothing():
-    inputs = random_inputs(b=3, q=150, m=2, d=16, shapes=((12, 9), (6, 5)))
+    inputs = random_inputs(b=3, q=150, m=2, d=16, shapes=((12, 9), (6, 5)), p=(1, 3))
     before = torch.get_num_threads()
     results = []
     try:
@@ -207,20 +242,20 @@ def test_it_runs_in_a_forked_process():
 
 
 def test_the_operator_keeps_torchs_rules():
-    value, shapes, locations, weights = random_inputs(dtype=torch.float32)
-    leaves = [x.requires_grad_() for x in (value, locations, weights)]
-    flat = [size for shape in shapes for size in shape]
-    torch.library.opcheck(op._forward, (leaves[0], flat, *leaves[1:]))
+    value, shapes, locations, weights, points = random_inputs(dtype=torch.float32, p=(3, 1))
+    levels = flat_levels(shapes, points)
+    leaves = [x.clone().requires_grad_() for x in (value, locations, weights)]
+    torch.library.opcheck(op._forward, (leaves[0], levels, *leaves[1:]))
     grad = torch.ones(2, 3, 6)
-    torch.library.opcheck(op._backward, (grad, *(x.detach() for x in leaves[:1]), flat,
-                                         *(x.detach() for x in leaves[1:])))  # fmt: skip
+    torch.library.opcheck(op._backward, (grad, value, levels, locations, weights))
 
 
-def test_it_compiles_without_a_break(chosen):
-    value, shapes, locations, weights = random_inputs(q=4, dtype=torch.float32)
+@pytest.mark.parametrize("p", [2, (3, 1)])
+def test_it_compiles_without_a_break(chosen, p):
+    value, shapes, locations, weights, *points = random_inputs(q=4, dtype=torch.float32, p=p)
 
     def doubled(v, s, a):
-        return 2 * ms_deform_attn(v, shapes, s, a)
+        return 2 * ms_deform_attn(v, shapes, s, a, *points)
 
     torch._dynamo.reset()
     compiled = torch.compile(doubled, fullgraph=True, backend="aot_eager")

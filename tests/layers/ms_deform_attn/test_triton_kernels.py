@@ -74,8 +74,8 @@ def inputs(*shapes: tuple[int, int], queries: int, dtype: torch.dtype = torch.fl
     """Of 8 heads with 32 channels and 4 points, with any numbers."""
     tokens = sum(h * w for h, w in shapes)
     value = torch.zeros(1, tokens, 8, 32, dtype=dtype)
-    locations = torch.zeros(1, queries, 8, len(shapes), 4, 2)
-    return value, [size for shape in shapes for size in shape], locations, locations[..., 0]
+    locations = torch.zeros(1, queries, 8, len(shapes) * 4, 2)
+    return value, [size for shape in shapes for size in (*shape, 4)], locations, locations[..., 0]
 
 
 def test_compiled_for_hopper(compiled):
