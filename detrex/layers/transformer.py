@@ -37,7 +37,7 @@ def _signature(kind: type[nn.Module]) -> tuple[str, ...] | None:
 @torch.compiler.assume_constant_result
 def _taken(kind: type[nn.Module]) -> tuple[str, ...] | None:
     """Keywords that the ``forward`` of a kind of attention takes; None if it takes any."""
-    return _signature(kind)
+    return _signature(kind)  # type: ignore[arg-type]  # its metaclass can be hashed
 
 
 def _check_keywords(given: Iterable[str], attentions: Iterable[nn.Module]) -> None:

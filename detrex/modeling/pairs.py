@@ -57,6 +57,20 @@ class MatchedPairs:
         predicted = box_cxcywh_to_xyxy(self.predicted_boxes.detach())
         return elementwise_box_iou(predicted, box_cxcywh_to_xyxy(self.target_boxes))
 
+    def predicted(self, name: str) -> Tensor:
+        """``(n, ...)`` what the prediction's extras have of the queries under this name.
+
+        Raises:
+            ValueError: it has nothing of this name.
+        """
+        if name not in self.prediction.extras:
+            raise ValueError(
+                f"A loss asks for {name!r}, but the prediction has only logits, boxes and "
+                f"{sorted(self.prediction.extras)}: let the decoder's predictor say it."
+            )
+        extra: Tensor = self.prediction.extras[name]  # type: ignore[literal-required]
+        return extra[self.image, self.query]
+
     def rank(self, quality: Tensor) -> Tensor:
         """``(n,)`` places of the pairs among those of the same target, from 0 for the highest
         ``quality (n,)``: all 0 unless several queries answer for one target."""
@@ -74,8 +88,13 @@ class MatchedPairs:
         sizes in each image, it is padded with zeros at its ends.
 
         Raises:
-            KeyError: the targets have nothing of this name.
+            ValueError: targets have nothing of this name.
         """
+        if any(name not in target for target in self.targets):
+            raise ValueError(
+                f"A loss asks for {name!r}, but targets have only {sorted(self.targets[0])}: load "
+                "annotations that have it, or leave that loss out of model.criterion."
+            )
         rows = [target[name] for target in self.targets]  # type: ignore[literal-required]
         sizes = [max(sides) for sides in zip(*(r.shape[1:] for r in rows), strict=True)]
         padded = [

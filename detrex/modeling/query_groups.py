@@ -14,19 +14,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from detrex.layers import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, get_sine_pos_embed
+from detrex.modeling.predictions import Supervision, Targets, map_targets
+from detrex.modeling.queries import Group, Queries
 from detrex.utils import inverse_sigmoid
-
-from .predictions import Supervision, Targets, map_targets
-from .queries import Group, Queries
 
 
 class Denoising(nn.Module):
-    """Targets with noise on class and box, as queries that are to find their way back.
+    """Targets with noise on class and box, as queries that should find the targets again.
 
     They come in groups that see themselves and the matching queries, which see none of them. The
     last channel of their content tells them from matching queries: 1 here, 0 there.
 
-    Source: "DN-DETR", 2203.01305.
+    Source: "DN-DETR", arXiv:2203.01305.
 
     Args:
         num_classes: classes ``K``.
@@ -49,7 +48,7 @@ class Denoising(nn.Module):
         label_noise: float = 0.2,
         box_noise: float = 0.4,
         unknown_label: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         if num_groups < 1:
             raise ValueError(f"Denoising needs at least one group, not num_groups={num_groups}.")
@@ -125,9 +124,9 @@ class Denoising(nn.Module):
 
 
 class ContrastiveDenoising(Denoising):
-    """Each target once with little noise, to be found again, and once with more, to be refused.
+    """Each target twice: a positive query with little noise and a negative query with more.
 
-    Source: "DINO", 2203.03605. Content is the embedding of the class alone.
+    Source: "DINO", arXiv:2203.03605. Content is the embedding of the class alone.
 
     Args:
         num_classes: classes ``K``.
@@ -136,7 +135,7 @@ class ContrastiveDenoising(Denoising):
             targets allows, at least one.
         label_noise: twice the probability of a class drawn at random.
         box_noise: each corner moves by up to this times half the size, and by once to twice that
-            in the queries to be refused.
+            in negative queries.
     """
 
     copies = 2
@@ -148,7 +147,7 @@ class ContrastiveDenoising(Denoising):
         num_pairs: int = 100,
         label_noise: float = 0.5,
         box_noise: float = 1.0,
-    ):
+    ) -> None:
         if num_pairs < 1:
             raise ValueError(
                 f"Denoising needs at least one pair, not num_pairs={num_pairs}; to train without "
@@ -166,10 +165,10 @@ class ContrastiveDenoising(Denoising):
 
     def noisy_boxes(self, boxes: Tensor, most: int) -> Tensor:
         position = torch.arange(boxes.shape[1], device=boxes.device)
-        refused = position // max(1, most) % 2  # D
+        negative = position // max(1, most) % 2  # D
         half = boxes[..., 2:].repeat(1, 1, 2) / 2
         sign = 2.0 * torch.randint_like(boxes, 2) - 1
-        noise = sign * (torch.rand_like(boxes) + refused[:, None]) * self.box_noise
+        noise = sign * (torch.rand_like(boxes) + negative[:, None]) * self.box_noise
         corners = (box_cxcywh_to_xyxy(boxes) + noise * half).clamp(0, 1)
         return box_xyxy_to_cxcywh(corners)
 
@@ -178,14 +177,14 @@ class OneToMany(nn.Module):
     """The queries behind the first ``num_queries`` are matched with several copies of each target.
 
     They train beside the matching queries, neither seeing the other, and are left out at
-    evaluation. Source: "DETRs with Hybrid Matching", 2207.13080.
+    evaluation. Source: "DETRs with Hybrid Matching", arXiv:2207.13080.
 
     Args:
         num_queries: matching queries; ``transformer.queries`` makes more than that.
         repeats: copies of each target.
     """
 
-    def __init__(self, num_queries: int, repeats: int = 6):
+    def __init__(self, num_queries: int, repeats: int = 6) -> None:
         super().__init__()
         if repeats < 1:
             raise ValueError(f"OneToMany needs at least one copy of a target, not {repeats}.")
@@ -215,14 +214,14 @@ class OneToMany(nn.Module):
 class GroupCopies(nn.Module):
     """Several groups of queries, each matched with all targets, of which the first is kept.
 
-    Source: "Group DETR", 2207.13085.
+    Source: "Group DETR", arXiv:2207.13085.
 
     Args:
         num_queries: queries of a group; ``transformer.queries`` makes ``num_groups`` times that.
         num_groups: groups in training.
     """
 
-    def __init__(self, num_queries: int, num_groups: int = 11):
+    def __init__(self, num_queries: int, num_groups: int = 11) -> None:
         super().__init__()
         if num_groups < 1:
             raise ValueError(f"GroupCopies needs at least one group, not num_groups={num_groups}.")

@@ -126,7 +126,8 @@ class IoUAwareClassLoss(SigmoidClassLoss):
     BCE(p, 0)`` of negatives.
 
     The rank of a pair is that of ``p^mix q^(1 - mix)`` among the pairs of its target, so it is 0
-    wherever matching is one to one. No gradient flows through ``t``.
+    wherever matching is one to one. No gradient flows through ``t``, nor does ``p^mix q^(1 - mix)``
+    fall below 0.01.
 
     Source: "Align-DETR", arXiv:2304.07527.
 
@@ -144,6 +145,7 @@ class IoUAwareClassLoss(SigmoidClassLoss):
     def positives(self, logits: Tensor, pairs: MatchedPairs) -> Tensor:
         with torch.no_grad():
             quality = logits.sigmoid() ** self.mix * pairs.iou.to(logits.dtype) ** (1 - self.mix)
+            quality = quality.clamp(min=0.01)
             target = (-pairs.rank(quality) / self.tau).exp() * quality
         return bce_with_logits(logits, target)
 

@@ -200,8 +200,13 @@ def test_pairs_know_overlap_rank_and_whatever_targets_have():
     assert masks.shape == (4, 4, 5)
     assert masks[0, :2].eq(1).all() and masks[0, 2:].eq(0).all()
     assert masks[3, :3, :4].eq(2).all() and masks[3, 3].eq(0).all() and masks[3, :, 4].eq(0).all()
-    with pytest.raises(KeyError, match="depth"):
+    with pytest.raises(ValueError, match=r"asks for 'depth', but targets have only .*masks"):
         own.of("depth")
+    prediction.extras["quality"] = torch.rand(3, QUERIES)
+    said = [prediction.extras["quality"][i, q] for i, (qs, _) in enumerate(INDICES) for q in qs]
+    assert_close(own.predicted("quality"), torch.stack(said))
+    with pytest.raises(ValueError, match=r"asks for 'masks', .* and \['quality'\]"):
+        own.predicted("masks")
 
 
 def test_a_term_may_compare_layers():
