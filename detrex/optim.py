@@ -15,7 +15,8 @@ _BACKBONE = re.compile(r"(?:^|\.)backbone\.(.+)")
 _NEW = re.compile(r"(?:pyramid|norms)\.")
 
 # The block of a network that a parameter is in, with the stage around it if there are stages:
-# ``blocks.3``, ``stages_0.blocks.2``, ``layers_1.blocks.0``, ``blocks.4.1``, ``res3.0``, ...
+# ``blocks.3``, ``stages_0.blocks.2``, ``layers_1.blocks.0``, ``blocks.4.1``, ``res3.0``,
+# ``layer1.0``.
 _LAYER = re.compile(
     r"(?:^|[._])(?:layers?|stages?|blocks?|features|res)[._]?(\d+)(?:\.(?:blocks\.)?(\d+)(?=\.))?"
 )

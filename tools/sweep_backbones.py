@@ -13,9 +13,7 @@ About 15 minutes on one core; the exit code is 1 if a network that was built bre
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import pkgutil
 import sys
 import warnings
@@ -34,6 +32,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from detrex.benchmark import write_json
 from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.frozen_norm import freeze_all_norms
 from detrex.modeling.backbone.timm_probe import parameters_behind
@@ -164,9 +163,7 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         members = [by_name[name] for name in names if name in by_name]
         if members:
             working = [m for m in members if m.kind in KINDS[:2]] or members
-            smallest = min(
-                working, key=lambda member: (KINDS.index(member.kind), member.parameters)
-            )
+            smallest = min(working, key=_kind_and_size)
             counts = Counter(member.kind for member in members)
             table[family] = {**_in_order(counts), "smallest": smallest.name}
     failures: dict[str, dict[str, str]] = defaultdict(dict)
@@ -182,18 +179,12 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _by_kind_and_size(result: Result) -> tuple[int, int]:
+def _kind_and_size(result: Result) -> tuple[int, int]:
     return KINDS.index(result.kind), result.parameters
 
 
 def _in_order(counts: Counter[str]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
-
-
-def _write(path: Path, content: Any) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(scratch, path)
 
 
 def _print_table(summary: dict[str, Any]) -> None:
@@ -226,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = summarize(results)
     _print_table(summary)
     if args.output:
-        _write(args.output, summary)
+        write_json(args.output, summary)
     return int(any(result.kind == "broken" for result in results))
 
 

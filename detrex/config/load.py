@@ -83,7 +83,7 @@ def load_sections(
 def _read(
     config_file: str, overrides: Sequence[str], sections: Sequence[str], purpose: str
 ) -> DictConfig:
-    """The config with overrides, and with defaults for ``train``; values may be missing."""
+    """A config with overrides and with defaults for ``train``; values may be missing."""
     cfg = LazyConfig.load(find_config_file(config_file))
     missing = [name for name in sections if OmegaConf.select(cfg, name) is None]
     if missing:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
@@ -22,8 +23,11 @@ __all__ = [
     "build_evaluated_model",
     "build_filled_model",
     "build_model",
+    "build_optimizer",
     "build_resumed_model",
-    "load_ema",
+    "build_trained_model",
+    "checkpoint_to_evaluate",
+    "last_checkpoint",
     "to_device",
 ]
 
@@ -35,6 +39,27 @@ def to_device(model: nn.Module, device: str | torch.device) -> nn.Module:
     model = model.to(device)
     on_cpu = torch.device(device).type == "cpu"
     return model.to(memory_format=torch.channels_last) if on_cpu else model
+
+
+def build_trained_model(
+    cfg: DictConfig, resumed_from: str, class_names: Sequence[str] | None = None
+) -> nn.Module:
+    """The model of a config, to be trained.
+
+    Args:
+        cfg: a complete config.
+        resumed_from: a checkpoint of the same training, which gives the weights; without one
+            ``train.init_checkpoint`` does, and without that the model itself.
+        class_names: of the data.
+
+    Raises:
+        FileNotFoundError, CheckpointError: the weights can't be read or don't fit the model.
+    """
+    if resumed_from:
+        return build_resumed_model(cfg, resumed_from)
+    if cfg.train.init_checkpoint:
+        return build_filled_model(cfg, cfg.train.init_checkpoint, class_names)
+    return build_model(cfg)
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
@@ -114,23 +139,53 @@ def build_resumed_model(cfg: DictConfig, path: str) -> nn.Module:
     return model
 
 
-def build_ema(cfg: DictConfig, model: nn.Module) -> ModelEma | None:
-    """Averaged weights, if the config asks for them."""
-    ema = cfg.train.model_ema
-    return ModelEma(model, ema.decay, ema.device) if ema.enabled else None
+def build_ema(cfg: DictConfig, model: nn.Module, path: str = "") -> ModelEma | None:
+    """Averaged weights, if the config asks for them.
 
-
-def load_ema(ema: ModelEma, path: str) -> None:
-    """The averaged weights in a checkpoint of our own training; else the model's present ones.
+    Args:
+        cfg: a complete config.
+        model: whose weights are averaged.
+        path: a checkpoint, whose averaged weights are taken over if it has any: only checkpoints
+            of our own training do, others are their own average.
 
     Raises:
-        ValueError: they are those of another model.
+        ValueError: those in the checkpoint are of another model.
     """
-    averaged = read_weight_file(PathManager.get_local_path(path)).averaged
-    if averaged is None:
-        ema.restart()
-    else:
+    if not cfg.train.model_ema.enabled:
+        return None
+    ema = ModelEma(model, cfg.train.model_ema.decay, cfg.train.model_ema.device)
+    averaged = read_weight_file(PathManager.get_local_path(path)).averaged if path else None
+    if averaged is not None:
         ema.load_state_dict(averaged)
+    return ema
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a config, over the parameters of a model."""
+    cfg.optimizer.params.model = model
+    optimizer: torch.optim.Optimizer = instantiate(cfg.optimizer)
+    return optimizer
+
+
+def checkpoint_to_evaluate(cfg: DictConfig) -> str:
+    """``train.init_checkpoint``, or else the last checkpoint of ``train.output_dir``.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    path = cfg.train.init_checkpoint or last_checkpoint(cfg.train.output_dir)
+    if not path:
+        raise FileNotFoundError(
+            f"nothing to evaluate: train.output_dir={cfg.train.output_dir} has no checkpoint; "
+            "name one with train.init_checkpoint=path/to/model.pth."
+        )
+    return str(path)
+
+
+def last_checkpoint(output_dir: str) -> str:
+    """The checkpoint that a run in ``output_dir`` would be resumed from, or ""."""
+    checkpointer = DetectionCheckpointer(nn.Module(), output_dir)
+    return checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
 
 
 def _fill(

@@ -10,7 +10,7 @@ __all__ = ["ClassNames"]
 
 
 class ClassNames:
-    """Goes into checkpoints, so that it is known elsewhere what class 3 is.
+    """The class names in checkpoints, so that it is known elsewhere what class 3 is.
 
     A training for other classes then keeps what the weights know of classes with equal names, and
     a run is only resumed, or a model evaluated, on data with the same classes.
@@ -26,7 +26,7 @@ class ClassNames:
         return {"names": self.names}
 
     def load_state_dict(self, state_dict: dict[str, list[str]]) -> None:
-        """Compares.
+        """Compare the checkpoint's names with those of the data.
 
         Raises:
             CheckpointError: the names are others, or in another order.

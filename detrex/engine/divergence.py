@@ -24,7 +24,7 @@ class _Found(Exception):
 
 
 def describe(model: nn.Module, found: NonFinite, batch: Batch) -> str:
-    """All that is known of predictions that aren't finite, to be run before weights change."""
+    """Describe predictions that aren't finite; to be called before weights change."""
     layers = [
         f"{layer} ({', '.join(_name(batch, i) for i in images)})"
         for layer, images in found.images.items()
@@ -38,7 +38,7 @@ def describe(model: nn.Module, found: NonFinite, batch: Batch) -> str:
 
 
 def origin(model: nn.Module, batch: Batch) -> str:
-    """A sentence: an image that isn't finite, or the first module whose output isn't."""
+    """Name, in a sentence, an image that isn't finite or the first module whose output isn't."""
     broken = [_name(batch, i) for i, x in enumerate(batch) if not _finite(x["image"])]
     if broken:
         return f"The pixels of {', '.join(broken)} are not finite themselves."
@@ -54,7 +54,7 @@ def origin(model: nn.Module, batch: Batch) -> str:
 
 
 def first_nonfinite_module(model: nn.Module, run: Callable[[], Any]) -> str | None:
-    """Runs a forward pass up to the first module that puts out NaN or infinity, and names it.
+    """Run a forward pass up to the first module that puts out NaN or infinity, and name it.
 
     Random states and buffers are afterwards as they were. Other processes need not take part.
     """

@@ -33,11 +33,6 @@ class ModelEma:
         self.device = device
         self.shadow = {name: self._copy(value) for name, value in model.state_dict().items()}
 
-    def restart(self) -> None:
-        """Begin again from the model's present weights."""
-        for name, value in self.model.state_dict().items():
-            self.shadow[name] = self._copy(value)
-
     @torch.no_grad()
     def update(self) -> None:
         """Take in the model's present weights."""

@@ -73,7 +73,7 @@ class Evaluation:
 
 
 def _class_names(node: Any) -> list[str] | None:
-    """Of the data set that the evaluator, or the first of several, is for."""
+    """Names of the classes of the data set that the (first) evaluator is for."""
     nodes = node if isinstance(node, ListConfig) else [node]
     named = [n for n in nodes if n.get("dataset_name")]
     name = instantiate(named[0].dataset_name) if named else None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -20,8 +19,9 @@ from torch import nn
 
 from detrex.config import find_config_file
 from detrex.data import check_dataloaders
+from detrex.engine.build import checkpoint_to_evaluate
 
-__all__ = ["check_built", "checkpoint_to_evaluate", "last_checkpoint", "preflight"]
+__all__ = ["check_built", "preflight"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,27 +73,6 @@ def check_built(
     check_images(model, dataloader)
     if optimizer is not None:
         check_optimizer(model, optimizer)
-
-
-def checkpoint_to_evaluate(cfg: DictConfig) -> str:
-    """``train.init_checkpoint``, or else the last checkpoint of ``train.output_dir``.
-
-    Raises:
-        FileNotFoundError: there is neither.
-    """
-    path = cfg.train.init_checkpoint or last_checkpoint(cfg.train.output_dir)
-    if not path:
-        raise FileNotFoundError(
-            f"nothing to evaluate: train.output_dir={cfg.train.output_dir} has no checkpoint; "
-            "name one with train.init_checkpoint=path/to/model.pth."
-        )
-    return str(path)
-
-
-def last_checkpoint(output_dir: str) -> str:
-    """The checkpoint that a run in ``output_dir`` would be resumed from, or ""."""
-    checkpointer = DetectionCheckpointer(nn.Module(), output_dir)
-    return checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
 
 
 def check_init_checkpoint(path: str) -> None:

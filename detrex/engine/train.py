@@ -12,16 +12,15 @@ from detectron2.config import instantiate
 from detectron2.engine import create_ddp_model, default_writers, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
-from torch import nn
 
 from detrex.config import load_config
 from detrex.engine.build import (
     build_ema,
     build_evaluated_model,
-    build_filled_model,
-    build_model,
-    build_resumed_model,
-    load_ema,
+    build_optimizer,
+    build_trained_model,
+    checkpoint_to_evaluate,
+    last_checkpoint,
 )
 from detrex.engine.class_names import ClassNames
 from detrex.engine.ema import EmaHook
@@ -29,12 +28,7 @@ from detrex.engine.errors import setup_errors
 from detrex.engine.evaluation import Evaluation, Results
 from detrex.engine.hooks import BestCheckpointer, StopOnSignal
 from detrex.engine.loaders import TrainStream
-from detrex.engine.preflight import (
-    check_built,
-    checkpoint_to_evaluate,
-    last_checkpoint,
-    preflight,
-)
+from detrex.engine.preflight import check_built, preflight
 from detrex.engine.report import report_evaluation, report_training
 from detrex.engine.trainer import Trainer, step_options
 from detrex.engine.wandb_writer import WandbWriter
@@ -78,10 +72,7 @@ def evaluate_only(cfg: DictConfig) -> Results:
         evaluation = Evaluation(cfg)
         model = build_evaluated_model(cfg, path, evaluation.class_names)
         check_built(model, cfg.dataloader)
-        ema = build_ema(cfg, model)
-        if ema is not None:
-            # Averaged weights are only in checkpoints of our own; others are their own average.
-            load_ema(ema, path)
+        ema = build_ema(cfg, model, path)
     results = evaluation.run(model, ema)
     if comm.is_main_process():
         report_evaluation(cfg.train.output_dir, path, evaluation, model, results)
@@ -134,10 +125,10 @@ class TrainingRun:
                 cfg.train.output_dir,
             )
         self.evaluation = Evaluation(cfg)
-        self.model = self._build_model()
+        self.model = build_trained_model(cfg, self.resumed_from, self.evaluation.class_names)
         self.ema = build_ema(cfg, self.model)
         self.stream = TrainStream(cfg.dataloader.train, cfg.train.seed, cfg.train.grad_accum_steps)
-        self.optimizer = self._build_optimizer()
+        self.optimizer = build_optimizer(cfg, self.model)
         check_built(self.model, cfg.dataloader, self.optimizer)
         self.trainer = self._build_trainer()
         self.checkpointer = self._build_checkpointer()
@@ -156,19 +147,6 @@ class TrainingRun:
         """Evaluate the present weights and keep the results."""
         self.results = self.evaluation.run(self.model, self.ema)
         return self.results
-
-    def _build_model(self) -> nn.Module:
-        initial = self.cfg.train.init_checkpoint
-        if self.resumed_from:
-            return build_resumed_model(self.cfg, self.resumed_from)
-        if not initial:
-            return build_model(self.cfg)
-        return build_filled_model(self.cfg, initial, self.evaluation.class_names)
-
-    def _build_optimizer(self) -> torch.optim.Optimizer:
-        self.cfg.optimizer.params.model = self.model
-        optimizer: torch.optim.Optimizer = instantiate(self.cfg.optimizer)
-        return optimizer
 
     def _build_trainer(self) -> Trainer:
         train = self.cfg.train

@@ -1,4 +1,4 @@
-"""News of predictions that aren't finite, from where they show to whoever knows the images."""
+"""Reports of predictions that aren't finite, from where they show to whoever knows the images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NonFinite:
 
     Attributes:
         images: by layer, their places in the batch.
-        times: how often there were any so far, this time included.
+        times: how often there have been any, this time included.
     """
 
     images: dict[str, list[int]]
@@ -28,7 +28,7 @@ _HANDLER: ContextVar[Handler | None] = ContextVar("nonfinite_handler", default=N
 
 @contextmanager
 def nonfinite_handled_by(handler: Handler) -> Iterator[None]:
-    """Inside, ``handler`` gets the news."""
+    """Give the reports to ``handler`` inside."""
     token = _HANDLER.set(handler)
     try:
         yield
@@ -37,7 +37,7 @@ def nonfinite_handled_by(handler: Handler) -> Iterator[None]:
 
 
 def hand_over(found: NonFinite) -> bool:
-    """Pass news on; False if nobody takes them."""
+    """Report to the handler; False if there is none."""
     handler = _HANDLER.get()
     if handler is not None:
         handler(found)

@@ -1,4 +1,4 @@
-"""Adding up over all processes of a training."""
+"""Sums over all processes of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SINGLE: ContextVar[bool] = ContextVar("single_process", default=False)
 
 @contextmanager
 def single_process() -> Iterator[None]:
-    """Inside, this process computes without the others, which do something else meanwhile."""
+    """Let this process compute without the others inside; they do something else meanwhile."""
     token = _SINGLE.set(True)
     try:
         yield
@@ -23,7 +23,7 @@ def single_process() -> Iterator[None]:
 
 
 def sum_over_processes(x: Tensor) -> tuple[Tensor, int]:
-    """The sum (``x`` may be written to), and the number of processes."""
+    """The sum over all processes, and their number; ``x`` may be written to."""
     if _SINGLE.get() or not (dist.is_available() and dist.is_initialized()):
         return x, 1
     dist.all_reduce(x)

@@ -55,16 +55,6 @@ def test_the_state_survives_a_checkpoint(tmp_path):
         torch.testing.assert_close(other.shadow[name], value, rtol=0, atol=0)
 
 
-def test_restart_forgets_the_past():
-    net = model()
-    ema = ModelEma(net)
-    move(net, 1.0)
-    ema.restart()
-    torch.testing.assert_close(ema.shadow["0.weight"], net[0].weight.detach(), rtol=0, atol=0)
-    move(net, 1.0)
-    assert not torch.equal(ema.shadow["0.weight"], net[0].weight)
-
-
 def test_weights_of_another_model_are_refused():
     with pytest.raises(ValueError, match=r"another model: 1 names differ, for example 0\.bias"):
         ema = ModelEma(model())

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_run import Run
 from torch import nn
 
+from detrex.config import load_config
 from detrex.engine.preflight import (
+    check_built,
     check_images,
     check_init_checkpoint,
     check_optimizer,
     check_output_dir,
+    preflight,
 )
 
 
@@ -112,3 +117,52 @@ def test_a_backbone_that_does_not_say_what_it_expects(caplog):
     assert warnings_for(caplog, mean=(0.0, 0.0, 0.0), backbone=False) == []
     check_images(nn.Linear(1, 1), OmegaConf.create({"train": {}, "test": {}}))
     assert not caplog.records
+
+
+def flight(tmp_path, scenes, *arguments: str, resume: bool = False, eval_only: bool = False):
+    """Preflight for a tiny run; its config and the messages of its log."""
+    run = Run(tmp_path, scenes)
+    overrides = [*run.data, f"train.output_dir={tmp_path / 'run'}", "train.device=cpu", *arguments]
+    args = Namespace(config_file=str(run.config), resume=resume, eval_only=eval_only)
+    preflight(load_config(args.config_file, overrides, eval_only), args)
+    return (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_all_is_checked_before_anything_is_built_and_the_log_has_the_warnings(tmp_path, scenes):
+    log = flight(tmp_path, scenes, "+model.num_queries=0")
+    assert "Contents of args.config_file" in log
+    assert "have more objects than the model's 0 queries" in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["train.init_checkpoint=no.pth", "model.num_classes=3"], FileNotFoundError, "no.pth does"),
+        (["model.num_classes=3"], ValueError, "set model.num_classes=2."),
+    ],
+)
+def test_the_cheapest_is_checked_first(tmp_path, scenes, arguments, error, message):
+    with pytest.raises(error, match=message):
+        flight(tmp_path, scenes, *arguments)
+
+
+def test_initial_weights_are_not_asked_for_by_a_run_that_is_resumed(tmp_path, scenes):
+    flight(tmp_path, scenes, "train.init_checkpoint=no.pth", resume=True)
+    with pytest.raises(FileNotFoundError, match=r"no\.pth does not exist"):
+        flight(tmp_path, scenes, "train.init_checkpoint=no.pth", resume=True, eval_only=True)
+
+
+def test_nothing_to_evaluate_is_known_before_a_directory_is_made(tmp_path, scenes):
+    with pytest.raises(FileNotFoundError, match="nothing to evaluate"):
+        flight(tmp_path, scenes, eval_only=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_built_is_checked_in_one_call(caplog):
+    model = nn.Linear(2, 2)
+    model.pixel_mean = torch.zeros(3)
+    model.backbone = SimpleNamespace(pixel_mean=MEAN)
+    check_built(model, OmegaConf.create({}))
+    assert "model.pixel_mean is" in caplog.text
+    with pytest.raises(ValueError, match="are not in the optimizer"):
+        check_built(model, OmegaConf.create({}), torch.optim.SGD([model.weight], lr=0.1))

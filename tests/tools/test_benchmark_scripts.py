@@ -60,6 +60,20 @@ def test_a_way_that_is_wrong_shows(script):
     assert script.differences(works) == {"ours, numba": 0.25, "ours, pytorch": 0.0}
 
 
+def test_the_criterion_beside_one_layer_at_a_time(monkeypatch, tmp_path):
+    """The script itself compares the losses of both ways."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+    script = importlib.import_module("criterion")
+    sizes = ["--layers", "2", "--queries", "7", "--classes", "3", "--images", "2", "--boxes", "2"]
+    arguments = [*sizes, "--repeats", "2", "--output", str(tmp_path / "result.json")]
+    monkeypatch.setattr(sys, "argv", ["criterion.py", *arguments])
+    script.main()
+    results = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert list(results) == ["together", "layer by layer"]
+    assert results["layer by layer"]["speedup_of_ours"]["runs"] == 2
+
+
 def test_how_far_detections_moved(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delitem(sys.modules, "common", raising=False)
