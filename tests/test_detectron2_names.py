@@ -79,6 +79,7 @@ NAMES = {
         "get_norm",
     },
     "detectron2.modeling": {"Backbone", "detector_postprocess"},
+    "detectron2.modeling.backbone.resnet": {"BasicBlock", "BasicStem", "BottleneckBlock", "ResNet"},
     "detectron2.solver": {"WarmupParamScheduler"},
     "detectron2.solver.build": {"get_default_optimizer_params"},
     "detectron2.structures": {

@@ -1,8 +1,8 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
-from .feature_pyramid import SimpleFeaturePyramid
-from .folding import fold_frozen_norms
-from .resnet import (
+from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.folding import fold_frozen_norms
+from detrex.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
     BottleneckBlock,
@@ -10,9 +10,9 @@ from .resnet import (
     ResNet,
     make_stage,
 )
-from .timm_backbone import TimmBackbone
-from .torchvision_backbone import TorchvisionBackbone
-from .vitdet import ViTDet
+from detrex.modeling.backbone.timm_backbone import TimmBackbone
+from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
+from detrex.modeling.backbone.vitdet import ViTDet
 
 __all__ = [
     "BasicBlock",

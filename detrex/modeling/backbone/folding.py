@@ -15,9 +15,9 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .resnet_blocks import DeformConv
-from .timm_backbone import TimmBackbone
-from .torchvision_backbone import TorchvisionBackbone
+from detrex.modeling.backbone.resnet_blocks import DeformConv
+from detrex.modeling.backbone.timm_backbone import TimmBackbone
+from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
 
 __all__ = ["fold_frozen_norms"]
 

@@ -1,31 +1,33 @@
-"""ResNet with detectron2's parameter names (He et al., "Deep Residual Learning", arXiv:1512.03385).
+"""detectron2's ResNet (arXiv:1512.03385) as detection transformers use it.
 
-Shape letters: B batch, C channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 
-A network is a stem and up to four stages, ``res2`` to ``res5``; each stage is a sequence of blocks
-and opens with the block that changes stride and width. Stages behind the last requested feature
-are not kept, so that every parameter of a backbone takes part in its outputs.
+Network, blocks and parameter names are detectron2's: a stem and up to four stages, ``res2`` to
+``res5``; each stage is a sequence of blocks and opens with the block that changes stride and width.
+Stages behind the last requested feature are not kept, so that every parameter of a backbone takes
+part in its outputs. What is added here: gradient checkpointing, the pixels that the weights expect,
+the dilated and deformable stages of :func:`make_stage`, and errors that name what is wrong.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from detectron2.layers import CNNBlockBase, ShapeSpec
-from detectron2.modeling import Backbone
+from detectron2.layers import CNNBlockBase
+from detectron2.modeling.backbone import resnet
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
 from torch import Tensor, nn
 
-from .checkpointing import run_checkpointed
-from .pixels import CAFFE_BGR, IMAGENET_RGB, PixelStatistics
-from .resnet_blocks import (
-    BasicBlock,
-    BasicStem,
-    BottleneckBlock,
-    DeformBottleneckBlock,
-    Norm,
+from detrex.modeling.backbone.checkpointing import run_checkpointed
+from detrex.modeling.backbone.pixels import (
+    CAFFE_BGR,
+    IMAGENET_RGB,
+    PixelProperties,
+    PixelStatistics,
 )
+from detrex.modeling.backbone.resnet_blocks import DeformBottleneckBlock
 
 __all__ = [
     "BasicBlock",
@@ -35,6 +37,8 @@ __all__ = [
     "ResNet",
     "make_stage",
 ]
+
+Norm = str | Callable[[int], nn.Module] | None
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -56,11 +60,42 @@ def _blocks_per_stage(depth: int) -> tuple[int, ...]:
     return BLOCKS_PER_STAGE[depth]
 
 
-class ResNet(Backbone):
+def _check_chain(stem: CNNBlockBase, stages: Sequence[Sequence[CNNBlockBase]]) -> None:
+    """Require that each block takes as many channels as the one before it gives."""
+    channels = stem.out_channels
+    for name, blocks in zip(_STAGE_NAMES, stages, strict=False):
+        if not blocks:
+            raise ValueError(f"Stage {name} has no blocks.")
+        for index, block in enumerate(blocks):
+            if block.in_channels != channels:
+                raise ValueError(
+                    f"Block {name}.{index} takes {block.in_channels} channels, but what comes "
+                    f"before it gives {channels}."
+                )
+            channels = block.out_channels
+
+
+def _check_out_features(wanted: list[str], offered: list[str]) -> None:
+    if not wanted:
+        raise ValueError(f"out_features is empty; this ResNet offers {offered}.")
+    for name in wanted:
+        if name not in offered:
+            close = difflib.get_close_matches(str(name), offered, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"out_features names {name!r}, but this ResNet offers {offered}.{hint}"
+            )
+
+
+class ResNet(PixelProperties, resnet.ResNet):
     """A stem and its stages, as a backbone: (B, C, H, W) -> {name: (B, C_i, H_i, W_i)}.
 
+    Published weights with the stride in the 3x3 convolutions are by torchvision and timm, those
+    with it in the 1x1 by MSRA (detectron2's ``MSRA/R-50.pkl``), who had BGR images and put the
+    standard deviation into the first convolution: ``pixel_mean`` and its siblings say which.
+
     Args:
-        stem: module with ``out_channels`` and ``stride``, e.g. :class:`BasicStem`.
+        stem: module with ``out_channels`` and ``stride``, e.g. ``BasicStem``.
         stages: up to four lists of blocks, as :meth:`make_default_stages` or :func:`make_stage`
             give them; they become ``res2``, ``res3``, ...
         num_classes: if given, a linear classifier named ``linear`` follows the last stage.
@@ -80,65 +115,27 @@ class ResNet(Backbone):
         *,
         grad_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
         if not 1 <= len(stages) <= len(_STAGE_NAMES):
             raise ValueError(f"A ResNet has one to four stages, not {len(stages)}.")
-        names = _STAGE_NAMES[: len(stages)]
-        last = names[-1] if num_classes is None else "linear"
-        self._out_features = [last] if out_features is None else list(out_features)
-        self._check_out_features(["stem", *names] + ["linear"] * (num_classes is not None))
-
+        available = ["stem", *_STAGE_NAMES[: len(stages)]]
+        offered = available + ["linear"] * (num_classes is not None)
+        wanted = [offered[-1]] if out_features is None else list(out_features)
+        _check_out_features(wanted, offered)
+        classifies = "linear" in wanted
+        kept = len(stages) if classifies else max(available.index(name) for name in wanted)
+        _check_chain(stem, stages[:kept])
+        # Asked for its last part alone, the base class builds what is needed and no more.
+        super().__init__(
+            stem, stages, num_classes if classifies else None, [available[kept]], freeze_at
+        )
         self.num_classes = num_classes
         self.grad_checkpointing = grad_checkpointing
+        self.stage_names = _STAGE_NAMES[:kept]
         self._pixels = _expected_pixels(stages).for_channels(stem.in_channels)
-        self.stem = stem
-        self.stage_names = names[: self._depth_needed(names)]
-        channels, stride = stem.out_channels, stem.stride
-        self._out_feature_channels = {"stem": channels}
-        self._out_feature_strides = {"stem": stride}
-        for name, blocks in zip(self.stage_names, stages, strict=False):
-            self._check_chain(name, blocks, channels)
-            self.add_module(name, nn.Sequential(*blocks))
-            channels = blocks[-1].out_channels
-            for block in blocks:
-                stride *= block.stride
-            self._out_feature_channels[name] = channels
-            self._out_feature_strides[name] = stride
-        if num_classes is not None and "linear" in self._out_features:
-            self._add_classifier(channels, num_classes)
-        self.freeze(freeze_at)
-
-    def _check_out_features(self, available: list[str]) -> None:
-        if not self._out_features:
-            raise ValueError(f"out_features is empty; this ResNet offers {available}.")
-        for name in self._out_features:
-            if name not in available:
-                close = difflib.get_close_matches(str(name), available, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(
-                    f"out_features names {name!r}, but this ResNet offers {available}.{hint}"
-                )
-
-    def _depth_needed(self, names: Sequence[str]) -> int:
-        if "linear" in self._out_features:
-            return len(names)
-        return max((names.index(n) + 1 for n in self._out_features if n in names), default=0)
-
-    @staticmethod
-    def _check_chain(name: str, blocks: Sequence[CNNBlockBase], channels: int) -> None:
-        if not blocks:
-            raise ValueError(f"Stage {name} has no blocks.")
-        for index, block in enumerate(blocks):
-            if block.in_channels != channels:
-                raise ValueError(
-                    f"Block {name}.{index} takes {block.in_channels} channels, but what comes "
-                    f"before it gives {channels}."
-                )
-            channels = block.out_channels
-
-    def _add_classifier(self, channels: int, num_classes: int) -> None:
-        self.linear = nn.Linear(channels, num_classes)
-        nn.init.normal_(self.linear.weight, std=0.01)
+        self._out_features = wanted
+        if num_classes is not None and classifies:
+            self._out_feature_channels["linear"] = num_classes
+            self._out_feature_strides["linear"] = None  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Features by name, in the order in which the network computes them.
@@ -161,85 +158,18 @@ class ResNet(Backbone):
             outputs["linear"] = self.linear(x.mean(dim=(2, 3)))
         return outputs
 
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean of the images that published weights of this network expect, 0 to 255.
-
-        Those with the stride in the 3x3 convolutions are by torchvision and timm, those with it in
-        the 1x1 by MSRA (detectron2's ``MSRA/R-50.pkl``), who had BGR images and put the standard
-        deviation into the first convolution.
-        """
-        return self._pixels.mean
-
-    @property
-    def pixel_std(self) -> tuple[float, ...]:
-        """Standard deviation that goes with :attr:`pixel_mean`."""
-        return self._pixels.std
-
-    @property
-    def pixel_order(self) -> str:
-        """``"RGB"`` or ``"BGR"``, the order of channels that goes with :attr:`pixel_mean`."""
-        return self._pixels.order
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each output, in the order of ``out_features``."""
-        return {
-            name: ShapeSpec(channels=self.num_classes)
-            if name == "linear"
-            else ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
-
     def freeze(self, freeze_at: int = 0) -> ResNet:
         """Freeze the first ``freeze_at`` parts: 0 none, 1 the stem, 2 also res2, ... 5 also res5.
 
-        A frozen part has no trainable parameter and its batch norms become constant, which
+        A frozen part has no trainable parameter and its batch norms are frozen too, which
         ``.train()`` does not undo.
         """
         if not 0 <= freeze_at <= 5:
             raise ValueError(
                 f"freeze_at counts the stem and four stages (0 to 5), not {freeze_at}."
             )
-        if freeze_at >= 1:
-            self.stem.freeze()
-        for name in self.stage_names[: max(freeze_at - 1, 0)]:
-            for block in getattr(self, name):
-                block.freeze()
+        super().freeze(freeze_at)
         return self
-
-    @staticmethod
-    def make_stage(
-        block_class: type[CNNBlockBase],
-        num_blocks: int,
-        *,
-        in_channels: int,
-        out_channels: int,
-        **kwargs: Any,
-    ) -> list[CNNBlockBase]:
-        """Blocks of one stage.
-
-        Args:
-            block_class: what to build.
-            num_blocks: how many of them.
-            in_channels: width that enters the first block.
-            out_channels: width of every block's output.
-            kwargs: passed to every block; one named ``x_per_block`` holds an ``x`` for each.
-        """
-        suffix = "_per_block"
-        for name, values in kwargs.items():
-            if name.endswith(suffix) and len(values) != num_blocks:
-                raise ValueError(f"{name} has {len(values)} values for {num_blocks} blocks.")
-        blocks = []
-        for index in range(num_blocks):
-            arguments = {
-                name.removesuffix(suffix): value[index] if name.endswith(suffix) else value
-                for name, value in kwargs.items()
-            }
-            blocks.append(block_class(in_channels, out_channels, **arguments))
-            in_channels = out_channels
-        return blocks
 
     @staticmethod
     def make_default_stages(
@@ -249,8 +179,8 @@ class ResNet(Backbone):
 
         Args:
             depth: number of weighted layers.
-            block_class: by default :class:`BasicBlock` below depth 50, else
-                :class:`BottleneckBlock`.
+            block_class: by default ``BasicBlock`` below depth 50, else
+                ``BottleneckBlock``.
             kwargs: passed to every block; not widths and strides, which the depth decides.
         """
         blocks_per_stage = _blocks_per_stage(depth)
@@ -281,7 +211,8 @@ class ResNet(Backbone):
 
 def _expected_pixels(stages: Sequence[Sequence[CNNBlockBase]]) -> PixelStatistics:
     blocks = [block for stage in stages for block in stage if isinstance(block, BottleneckBlock)]
-    return CAFFE_BGR if any(block.stride_in_1x1 for block in blocks) else IMAGENET_RGB
+    stride_in_1x1 = any(block.conv1.stride != (1, 1) for block in blocks)
+    return CAFFE_BGR if stride_in_1x1 else IMAGENET_RGB
 
 
 def _check_stage_options(depth: int, **options: Any) -> None:
@@ -330,12 +261,12 @@ def make_stage(
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        norm: as in :class:`BasicStem`.
+        norm: as in ``BasicStem``.
         num_groups, width_per_group: of the 3x3 convolutions in res2 (ResNeXt 32x4d: 32, 4; wide:
             1, 128); later stages double the width.
         in_channels: width of the stem.
         out_channels: width of res2: 256, and 64 for depth 18 and 34.
-        stride_in_1x1: see :class:`BottleneckBlock`.
+        stride_in_1x1: see ``BottleneckBlock``.
         res5_dilation: 1, or 2 for the "DC5" variant, whose res5 keeps the resolution of res4.
         deform_on_per_stage: four switches, res2 to res5, for :class:`DeformBottleneckBlock`.
         deform_modulated, deform_num_groups: of the deformable stages.

@@ -16,10 +16,9 @@ from detectron2.utils import comm
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from detrex.modeling.backbone.timm_probe import build
 from detrex.utils.pretrained import pretrained_skipped
 from detrex.utils.weight_files import read_state_dict
-
-from .timm_probe import build
 
 logger = logging.getLogger(__name__)
 

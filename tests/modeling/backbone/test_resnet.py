@@ -9,7 +9,8 @@ import pytest
 import reference_ops
 import torch
 import torchvision
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling.backbone import resnet
 from reference_recipe import fill_with_recipe
 from torch import nn
 
@@ -32,10 +33,10 @@ def default(depth: int, out_features=ALL, freeze_at=0, norm="FrozenBN", **option
     return ResNet(BasicStem(norm=norm), stages, out_features=out_features, freeze_at=freeze_at)
 
 
-def by_make_stage(out_features=ALL, freeze_at=0, **options) -> ResNet:
+def by_make_stage(out_features=ALL, freeze_at=0, num_classes=None, **options) -> ResNet:
     stages = make_stage(**options)
     stem = BasicStem(norm="FrozenBN")
-    return ResNet(stem, stages, out_features=out_features, freeze_at=freeze_at)
+    return ResNet(stem, stages, num_classes, out_features=out_features, freeze_at=freeze_at)
 
 
 NETWORKS = {
@@ -229,7 +230,7 @@ def test_deformable_offsets_move_the_taps():
         moved.conv2_offset.bias[1::2] = 1.0
         hidden = torch.relu(block.conv1(image))
         expected = block.conv2(hidden.roll(-1, dims=3), torch.zeros(1, 18, 8, 8))
-        actual = moved._mix_space(hidden)
+        actual = moved._convolve_deformed(hidden)
     torch.testing.assert_close(actual[..., 1:-2], expected[..., 1:-2])
 
 
@@ -334,17 +335,36 @@ def test_block_class_can_be_chosen():
         (lambda: ResNet(BasicStem(3, 32), ResNet.make_default_stages(18)), r"res2.0 takes 64.*32"),
         (lambda: ResNet(BasicStem(), []), "one to four stages"),
         (lambda: default(18)(torch.randn(3, 64, 64)), r"\(B, C, H, W\), not \(3, 64, 64\)"),
-        (
-            lambda: ResNet.make_stage(
-                BasicBlock, 2, in_channels=4, out_channels=4, stride_per_block=[1]
-            ),
-            "stride_per_block has 1 values for 2 blocks",
-        ),
     ],
 )
 def test_bad_input_is_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_list_of_another_length_than_the_stage_is_named():
+    with pytest.raises(AssertionError, match="stride_per_block"):
+        ResNet.make_stage(BasicBlock, 2, in_channels=4, out_channels=4, stride_per_block=[1])
+
+
+def test_network_and_blocks_are_those_of_detectron2():
+    """So what detectron2 offers for them, and asks of their class, holds here too."""
+    network = by_make_stage(
+        ["res2", "linear"], num_classes=3, deform_on_per_stage=[True] + [False] * 3
+    )
+    assert isinstance(network, resnet.ResNet)
+    assert all(isinstance(block, resnet.BottleneckBlock) for block in network.res2)
+    assert network.output_shape() == {"res2": ShapeSpec(256, stride=4), "linear": ShapeSpec(3)}
+
+
+def test_shortcuts_come_after_what_they_shorten():
+    """The order in which gradients of a shared input are summed hangs on it."""
+    block = BottleneckBlock(4, 8, bottleneck_channels=2)
+    called = []
+    for name, part in block.named_children():
+        part.register_forward_hook(lambda *_, name=name: called.append(name))
+    block(torch.randn(1, 4, 5, 5))
+    assert called == ["conv1", "conv2", "conv3", "shortcut"]
 
 
 def test_an_option_that_does_not_exist_is_a_type_error():

@@ -88,8 +88,9 @@ class _ResidualBlock(CNNBlockBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
-        identity = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(self.residual(x) + identity)
+        residual = self.residual(x)
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(residual + shortcut)
 
 
 class BasicBlock(_ResidualBlock):
