@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,10 +28,20 @@ _WRAPPERS = (
 """Keys that training scripts store the weights under."""
 
 
-# What pickled arrays and scalars call; numpy has moved these functions from version to version.
-_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_FROM_BUFFER: Any = np.zeros(0).__reduce_ex__(5)[0]
+NUMPY_NAMES: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): np.ndarray,
+    **{
+        (f"numpy.{core}.{module}", name): function
+        for core in ("core", "_core")
+        for module, name, function in (
+            ("multiarray", "_reconstruct", np.zeros(0).__reduce__()[0]),
+            ("multiarray", "scalar", np.float64(0).__reduce__()[0]),
+            ("numeric", "_frombuffer", np.zeros(0).__reduce_ex__(5)[0]),
+        )
+    },
+}
+"""What pickled arrays and scalars call; numpy has moved these functions from version to version."""
 
 
 def _as_bytes(text: str, encoding: str) -> bytes:
@@ -38,6 +49,11 @@ def _as_bytes(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for bytes in the encoding {encoding!r}")
     return text.encode(encoding)
+
+
+def _storage_from_bytes(data: bytes) -> Any:
+    """What torch's function of this name does, without trusting the bytes."""
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 class CheckpointError(ValueError):
@@ -50,21 +66,16 @@ class _PlainUnpickler(pickle.Unpickler):
     allowed = {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): _as_bytes,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
-    }
-    allowed |= {
-        (f"numpy.{core}.multiarray", name): function
-        for core in ("core", "_core")
-        for name, function in (("_reconstruct", _RECONSTRUCT), ("scalar", _SCALAR))
-    }
-    allowed |= {
-        (f"numpy.{core}.numeric", "_frombuffer"): _FROM_BUFFER for core in ("core", "_core")
+        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+        ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
+        **{("builtins", kind.__name__): kind for kind in (set, frozenset, bytearray, complex)},
+        **NUMPY_NAMES,
     }
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self.allowed[module, name]
+            return self.allowed[module.replace("__builtin__", "builtins"), name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
@@ -79,10 +90,23 @@ def _open(path: Path) -> Any:
         file.seek(0)
         if path.suffix == ".pkl" and not is_zip:
             return _PlainUnpickler(file, encoding="latin1").load()
-    scalar = [_SCALAR, np.dtype]
-    number_types = [type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.int32)]
-    with torch.serialization.safe_globals([argparse.Namespace, *scalar, *number_types]):
+    with torch.serialization.safe_globals(_harmless()):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _harmless() -> list[Any]:
+    """What training scripts save beside tensors: arguments with paths, numbers and arrays of
+    numpy. Paths become pure ones, which touch no file."""
+    arrays = [(f"{module}.{name}", value) for (module, name), value in NUMPY_NAMES.items()]
+    number_types = dict.fromkeys(type(np.dtype(code)) for code in "?bhilqBHILQefdSU")
+    paths = [
+        (f"pathlib{module}.{pure}{system}Path", kind)
+        for module in ("", "._local")
+        for pure in ("", "Pure")
+        for system, kind in (("Posix", PurePosixPath), ("Windows", PureWindowsPath))
+    ]
+    named = [(value, name) for name, value in (*arrays, *paths)]
+    return [argparse.Namespace, *number_types, *named]
 
 
 class WeightFile(NamedTuple):

@@ -286,9 +286,12 @@ def test_an_image_that_cannot_be_read_is_named(run, scenes):
 
 
 def test_a_training_that_fails_keeps_its_checkpoints(run, monkeypatch):
+    start = hooks.IterationTimer.before_step
+
     def fail(self) -> None:
         if self.trainer.iter == 4:
             raise RuntimeError("disk on fire")
+        start(self)
 
     monkeypatch.setattr(hooks.IterationTimer, "before_step", fail)
     with pytest.raises(RuntimeError, match="disk on fire"):

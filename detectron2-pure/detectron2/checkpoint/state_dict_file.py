@@ -49,7 +49,7 @@ def load_checkpoint_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if path.endswith(".safetensors"):
         return {"model": _read_safetensors(path)}
     if path.endswith(".pkl") and not _is_torch_zip(path):
-        return _as_zoo_checkpoint(_read_pickle(path), path)
+        return _as_zoo_checkpoint(read_pickle(path), path)
     checkpoint = _as_checkpoint(_read_torch(path), path)
     if path.endswith(".pyth"):  # pycls, whose backbones have names of their own
         checkpoint.update(__author__="pycls", matching_heuristics=True)
@@ -123,7 +123,14 @@ def _read_torch(path: str) -> Any:
         raise _damaged(path, error) from error
 
 
-def _read_pickle(path: str) -> Any:
+def read_pickle(path: str | os.PathLike[str]) -> Any:
+    """Plain data, arrays and tensors from a pickle; nothing in it is executed.
+
+    Raises:
+        UnsafeCheckpointError: the file needs a class or function that is not plain data.
+        ValueError: the file is damaged.
+    """
+    path = os.fspath(path)
     try:
         with open(path, "rb") as f:
             # Model-zoo files were written by Python 2, hence latin1 for the bytes of its arrays.
@@ -184,12 +191,10 @@ def _torch_allow_list() -> list[Any]:
     """What original DETR-family checkpoints hold besides tensors."""
     dtypes = [type(np.dtype(code)) for code in "?bhilqBHILQefdSU"]
     paths = [
-        (pure, f"pathlib{module}.{name}")
+        (kind, f"pathlib{module}.{pure}{system}Path")
         for module in ("", "._local")
-        for name, pure in (
-            ("PosixPath", pathlib.PurePosixPath),
-            ("WindowsPath", pathlib.PureWindowsPath),
-        )
+        for pure in ("", "Pure")
+        for system, kind in (("Posix", pathlib.PurePosixPath), ("Windows", pathlib.PureWindowsPath))
     ]
     names = [(value, name) for name, value in _numpy_names().items()]
     return [argparse.Namespace, *dict.fromkeys(dtypes), *paths, *names]

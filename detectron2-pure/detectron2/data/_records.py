@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.checkpoint.state_dict_file import _read_pickle
+from detectron2.checkpoint.state_dict_file import read_pickle
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
@@ -171,7 +171,7 @@ def load_proposals_into_dataset(dataset_dicts: Records, proposal_file: str) -> R
         ValueError: the file has anything but plain data and arrays in it.
     """
     logger.info(f"Loading proposals from: {proposal_file}")
-    data = _read_pickle(PathManager.get_local_path(proposal_file))
+    data = read_pickle(PathManager.get_local_path(proposal_file))
     ids = data["ids"] if "ids" in data else data["indexes"]
     logits = data["objectness_logits"] if "objectness_logits" in data else data["scores"]
     row_of = {str(image_id): row for row, image_id in enumerate(ids)}
