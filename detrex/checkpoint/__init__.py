@@ -1,8 +1,7 @@
 """Loading weights from files of many origins, without running code from them."""
 
+from detrex.checkpoint.load import CheckpointError, LoadReport, check_same_names, load_weights
 from detrex.utils.weight_files import read_state_dict
-
-from .load import CheckpointError, LoadReport, check_same_names, load_weights
 
 __all__ = [
     "CheckpointError",

@@ -12,12 +12,11 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
+from detrex.checkpoint.backbone_rules import as_pointwise
+from detrex.checkpoint.classes import ClassRows
+from detrex.checkpoint.resnets import adapt_first_conv, check_origin, with_statistics
+from detrex.checkpoint.rules import ADDED_TO_BACKBONE, CLASSIFIER, NOT_WEIGHTS, model_names
 from detrex.utils.weight_files import CheckpointError, read_weight_file
-
-from .backbone_rules import as_pointwise
-from .classes import ClassRows
-from .resnets import adapt_first_conv, check_origin, with_statistics
-from .rules import ADDED_TO_BACKBONE, CLASSIFIER, NOT_WEIGHTS, model_names
 
 __all__ = ["CheckpointError", "LoadReport", "check_same_names", "load_weights"]
 

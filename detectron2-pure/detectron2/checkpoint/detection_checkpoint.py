@@ -8,15 +8,14 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import torch
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.checkpoint.state_dict_file import load_checkpoint_file
 from detectron2.utils import comm
 from detectron2.utils.atomic_write import atomic_open
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from fvcore.common.checkpoint import _IncompatibleKeys as IncompatibleKeys
 from torch import nn
-
-from .c2_model_loading import align_and_update_state_dicts
-from .state_dict_file import load_checkpoint_file
 
 _PREPROCESSING_BUFFERS = ("pixel_mean", "pixel_std")
 

@@ -1,8 +1,8 @@
 """Datasets by name, and the way from a dataset to the batches of a model."""
 
-from . import transforms  # isort: skip  (the others need it)
+from detectron2.data import transforms  # isort: skip  (the others need it)
 
-from .build import (
+from detectron2.data.build import (
     TrainLoader,
     build_batch_data_loader,
     build_detection_test_loader,
@@ -11,11 +11,11 @@ from .build import (
     load_proposals_into_dataset,
     print_instances_class_histogram,
 )
-from .catalog import DatasetCatalog, Metadata, MetadataCatalog
-from .common import DatasetFromList, MapDataset, ToIterableDataset
-from .dataset_mapper import DatasetMapper
+from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data.common import DatasetFromList, MapDataset, ToIterableDataset
+from detectron2.data.dataset_mapper import DatasetMapper
 
-from . import datasets, samplers  # isort: skip  (registers the built-in datasets)
+from detectron2.data import datasets, samplers  # isort: skip  (registers the built-in datasets)
 
 __all__ = [
     "DatasetCatalog",

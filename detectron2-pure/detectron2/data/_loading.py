@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 import torch
+from detectron2.data.catalog import MetadataCatalog
+from detectron2.data.common import DatasetFromList, MapDataset, aspect_ratio_group
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
-
-from .catalog import MetadataCatalog
-from .common import DatasetFromList, MapDataset, aspect_ratio_group
 
 __all__ = [
     "AspectRatios",

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 from detectron2.checkpoint.state_dict_file import read_pickle
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import check_metadata_consistency
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 from tabulate import tabulate
 from termcolor import colored
 from torch.utils.data import ConcatDataset, Dataset
-
-from .catalog import DatasetCatalog, MetadataCatalog
-from .detection_utils import check_metadata_consistency
 
 __all__ = [
     "filter_images_with_few_keypoints",

@@ -9,12 +9,16 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from detectron2.data.build import (
+    Mapper,
+    _to_dataset,
+    build_batch_data_loader,
+    trivial_batch_collator,
+)
+from detectron2.data.common import MapDataset
+from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
-
-from .build import Mapper, _to_dataset, build_batch_data_loader, trivial_batch_collator
-from .common import MapDataset
-from .samplers import TrainingSampler
 
 __all__ = ["DataLoaderBenchmark"]
 

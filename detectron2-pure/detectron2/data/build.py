@@ -8,34 +8,39 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.utils.comm import get_world_size
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.serialize import PicklableWrapper
-from torch.utils.data import DataLoader, IterableDataset, Sampler
-
-from ._loading import AspectRatios, SeededDataset, TrainBatches, TrainLoader, WorkerInit
-from ._records import (
+from detectron2.data._loading import (
+    AspectRatios,
+    SeededDataset,
+    TrainBatches,
+    TrainLoader,
+    WorkerInit,
+)
+from detectron2.data._records import (
     filter_images_with_few_keypoints,
     filter_images_with_only_crowd_annotations,
     get_detection_dataset_dicts,
     load_proposals_into_dataset,
     print_instances_class_histogram,
 )
-from .catalog import DatasetCatalog, MetadataCatalog  # noqa: F401  (projects import them here)
-from .common import (
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog  # noqa: F401  (projects import them here)
+from detectron2.data.common import (
     AspectRatioGroupedDataset,
     DatasetFromList,
     MapDataset,
     ToIterableDataset,  # noqa: F401
 )
-from .dataset_mapper import DatasetMapper
-from .detection_utils import check_metadata_consistency  # noqa: F401
-from .samplers import (
+from detectron2.data.dataset_mapper import DatasetMapper
+from detectron2.data.detection_utils import check_metadata_consistency  # noqa: F401
+from detectron2.data.samplers import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
+from detectron2.utils.comm import get_world_size
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.serialize import PicklableWrapper
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 __all__ = [
     "TrainLoader",

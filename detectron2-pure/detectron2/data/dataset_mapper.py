@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import configurable
-
-from . import detection_utils as utils
-from . import transforms as T
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
 
 __all__ = ["DatasetMapper"]
 

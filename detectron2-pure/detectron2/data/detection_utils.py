@@ -12,6 +12,16 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 import torch
+from detectron2.data import transforms as T
+from detectron2.data._images import (
+    SizeMismatchError,
+    _apply_exif_orientation,  # noqa: F401  (projects import it from here)
+    check_image_size,
+    convert_image_to_rgb,
+    convert_PIL_to_numpy,
+    read_image,
+)
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures import (
     BitMasks,
     Boxes,
@@ -21,17 +31,6 @@ from detectron2.structures import (
     PolygonMasks,
     polygons_to_bitmask,
 )
-
-from . import transforms as T
-from ._images import (
-    SizeMismatchError,
-    _apply_exif_orientation,  # noqa: F401  (projects import it from here)
-    check_image_size,
-    convert_image_to_rgb,
-    convert_PIL_to_numpy,
-    read_image,
-)
-from .catalog import DatasetCatalog, MetadataCatalog
 
 __all__ = [
     "SizeMismatchError",

@@ -1,7 +1,7 @@
 """Training: the loop, its hooks, several processes, and the defaults of training scripts."""
 
-from . import hooks
-from .defaults import (
+from detectron2.engine import hooks
+from detectron2.engine.defaults import (
     DefaultPredictor,
     DefaultTrainer,
     create_ddp_model,
@@ -9,7 +9,7 @@ from .defaults import (
     default_setup,
     default_writers,
 )
-from .hooks import (
+from detectron2.engine.hooks import (
     AutogradProfiler,
     BestCheckpointer,
     CallbackHook,
@@ -22,8 +22,8 @@ from .hooks import (
     TorchMemoryStats,
     TorchProfiler,
 )
-from .launch import DEFAULT_TIMEOUT, launch
-from .train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.launch import DEFAULT_TIMEOUT, launch
+from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 
 __all__ = [
     "DEFAULT_TIMEOUT",

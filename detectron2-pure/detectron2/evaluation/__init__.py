@@ -3,14 +3,18 @@
 from typing import Any
 
 from detectron2._left_out import FULL_PACKAGE
-
-from .coco_evaluation import COCOEvaluator
-from .coco_max_dets import COCOevalMaxDets
-from .evaluator import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
-from .lvis_evaluation import LVISEvaluator
-from .panoptic_evaluation import COCOPanopticEvaluator
-from .sem_seg_evaluation import SemSegEvaluator
-from .testing import flatten_results_dict, print_csv_format, verify_results
+from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.coco_max_dets import COCOevalMaxDets
+from detectron2.evaluation.evaluator import (
+    DatasetEvaluator,
+    DatasetEvaluators,
+    inference_context,
+    inference_on_dataset,
+)
+from detectron2.evaluation.lvis_evaluation import LVISEvaluator
+from detectron2.evaluation.panoptic_evaluation import COCOPanopticEvaluator
+from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator
+from detectron2.evaluation.testing import flatten_results_dict, print_csv_format, verify_results
 
 __all__ = [
     "COCOEvaluator",

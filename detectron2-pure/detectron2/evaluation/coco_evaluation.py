@@ -18,17 +18,22 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict, convert_to_coco_json
+from detectron2.evaluation.coco_ground_truth import coco_from_dict, coco_from_json
+from detectron2.evaluation.coco_max_dets import (
+    COCOevalMaxDets,
+    format_summary,
+    per_class_ap,
+    percent,
+    table_of_three,
+)
+from detectron2.evaluation.coco_results import instances_to_coco_json
+from detectron2.evaluation.evaluator import DatasetEvaluator
+from detectron2.evaluation.fast_eval_api import COCOeval_opt
 from detectron2.utils import comm
 from detectron2.utils.atomic_write import atomic_open
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-from .coco_ground_truth import coco_from_dict, coco_from_json
-from .coco_max_dets import COCOevalMaxDets, format_summary, per_class_ap, percent, table_of_three
-from .coco_results import instances_to_coco_json
-from .evaluator import DatasetEvaluator
-from .fast_eval_api import COCOeval_opt
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 try:
     from faster_coco_eval import COCOeval_faster as COCOeval_opt
 except ImportError:
-    from .coco_max_dets import COCOevalMaxDets
+    from detectron2.evaluation.coco_max_dets import COCOevalMaxDets
 
     COCOeval_opt: Any = COCOevalMaxDets  # type: ignore[no-redef]
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
+from detectron2.evaluation.coco_evaluation import COCOEvaluator
+from detectron2.evaluation.coco_max_dets import percent
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
-
-from .coco_evaluation import COCOEvaluator
-from .coco_max_dets import percent
 
 __all__ = ["LVISEvaluator"]
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets._coco_file import read_json
+from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.atomic_write import atomic_open
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tabulate import tabulate
-
-from .evaluator import DatasetEvaluator
 
 __all__ = ["COCOPanopticEvaluator"]
 

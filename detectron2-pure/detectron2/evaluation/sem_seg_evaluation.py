@@ -13,12 +13,11 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation.evaluator import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.atomic_write import atomic_open
 from detectron2.utils.file_io import PathManager
 from PIL import Image
-
-from .evaluator import DatasetEvaluator
 
 logger = logging.getLogger(__name__)
 

@@ -3,15 +3,14 @@
 from typing import Any
 
 from detectron2._left_out import explain as _explain
-from torch.optim.lr_scheduler import LRScheduler
-
-from .build import (
+from detectron2.solver.build import (
     build_lr_scheduler,
     build_optimizer,
     get_default_optimizer_params,
     maybe_add_gradient_clipping,
 )
-from .lr_scheduler import LRMultiplier, WarmupParamScheduler
+from detectron2.solver.lr_scheduler import LRMultiplier, WarmupParamScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
     "LRMultiplier",

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.generic_mask import GenericMask
 from PIL import Image
-
-from .generic_mask import GenericMask
 
 
 def create_text_labels(

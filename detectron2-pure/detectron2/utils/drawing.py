@@ -8,15 +8,14 @@ from typing import Any
 
 import matplotlib.colors as mplc
 import numpy as np
+from detectron2.utils.colormap import random_color
+from detectron2.utils.generic_mask import GenericMask
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon, Rectangle
 from matplotlib.path import Path
-
-from .colormap import random_color
-from .generic_mask import GenericMask
 
 Color = Any
 """Whatever matplotlib takes for a color: a name, or RGB in [0, 1]."""

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import Instances
-
-from .colormap import palette_color
-from .drawable import create_text_labels, to_numpy
-from .drawing import Color, VisImage
-from .visualizer import ColorMode, Visualizer
+from detectron2.utils.colormap import palette_color
+from detectron2.utils.drawable import create_text_labels, to_numpy
+from detectron2.utils.drawing import Color, VisImage
+from detectron2.utils.visualizer import ColorMode, Visualizer
 
 _FRAMES_TO_REMEMBER = 8
 _SAME_MASK_IOU = 0.5

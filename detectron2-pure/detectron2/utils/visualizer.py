@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Instances
-
-from .colormap import palette_color, random_color
-from .drawable import (
+from detectron2.utils.colormap import palette_color, random_color
+from detectron2.utils.drawable import (
     boxes_of,
     keypoints_of,
     largest_first,
@@ -22,9 +21,9 @@ from .drawable import (
     union_of,
     values_of,
 )
-from .drawable import create_text_labels as _create_text_labels
-from .drawing import Color, Painter, VisImage, middle_of
-from .generic_mask import GenericMask
+from detectron2.utils.drawable import create_text_labels as _create_text_labels
+from detectron2.utils.drawing import Color, Painter, VisImage, middle_of
+from detectron2.utils.generic_mask import GenericMask
 
 __all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer", "random_color"]
 

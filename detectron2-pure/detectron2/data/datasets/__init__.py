@@ -3,17 +3,23 @@
 from typing import Any
 
 from detectron2._left_out import explain as _explain
-
-from . import builtin  # noqa: F401  (registers the built-in names)
-from .coco import (
+from detectron2.data.datasets import builtin  # noqa: F401  (registers the built-in names)
+from detectron2.data.datasets.coco import (
     convert_to_coco_dict,
     convert_to_coco_json,
     load_coco_json,
     load_sem_seg,
     register_coco_instances,
 )
-from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
-from .lvis import get_lvis_instances_meta, load_lvis_json, register_lvis_instances
+from detectron2.data.datasets.coco_panoptic import (
+    register_coco_panoptic,
+    register_coco_panoptic_separated,
+)
+from detectron2.data.datasets.lvis import (
+    get_lvis_instances_meta,
+    load_lvis_json,
+    register_lvis_instances,
+)
 
 __all__ = [
     "convert_to_coco_dict",

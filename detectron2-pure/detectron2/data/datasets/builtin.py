@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import os
 
-from .builtin_meta import _get_builtin_metadata
-from .coco import register_coco_instances
-from .coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
-from .lvis import get_lvis_instances_meta, register_lvis_instances
+from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
+from detectron2.data.datasets.coco import register_coco_instances
+from detectron2.data.datasets.coco_panoptic import (
+    register_coco_panoptic,
+    register_coco_panoptic_separated,
+)
+from detectron2.data.datasets.lvis import get_lvis_instances_meta, register_lvis_instances
 
 __all__ = ["register_all_coco", "register_all_lvis"]
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets._coco_file import CocoFile
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
-
-from ..catalog import DatasetCatalog, MetadataCatalog
-from ._coco_file import CocoFile
 
 __all__ = [
     "convert_to_coco_dict",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..catalog import DatasetCatalog, MetadataCatalog
-from ._coco_file import read_json
-from .coco import load_coco_json, load_sem_seg
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets._coco_file import read_json
+from detectron2.data.datasets.coco import load_coco_json, load_sem_seg
 
 __all__ = [
     "load_coco_panoptic_json",

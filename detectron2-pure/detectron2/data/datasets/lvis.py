@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..catalog import DatasetCatalog, MetadataCatalog
-from ._coco_file import CocoFile
-from .coco import _set_category_metadata, _to_records
+from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets._coco_file import CocoFile
+from detectron2.data.datasets.coco import _set_category_metadata, _to_records
 
 __all__ = ["get_lvis_instances_meta", "load_lvis_json", "register_lvis_instances"]
 

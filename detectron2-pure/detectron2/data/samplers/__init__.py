@@ -1,12 +1,12 @@
 """In which order a dataset is read."""
 
-from .distributed_sampler import (
+from detectron2.data.samplers.distributed_sampler import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from .grouped_batch_sampler import GroupedBatchSampler
+from detectron2.data.samplers.grouped_batch_sampler import GroupedBatchSampler
 
 __all__ = [
     "GroupedBatchSampler",

@@ -5,19 +5,7 @@ A `Transform` maps images, boxes, polygons, key points and segmentation in one f
 `Transform` to apply. The basic transforms are fvcore's.
 """
 
-from fvcore.transforms.transform import (
-    BlendTransform,
-    GridSampleTransform,
-    HFlipTransform,
-    NoOpTransform,
-    PadTransform,
-    ScaleTransform,
-    Transform,
-    TransformList,
-    VFlipTransform,
-)
-
-from .augmentation import (
+from detectron2.data.transforms.augmentation import (
     AugInput,
     Augmentation,
     AugmentationList,
@@ -26,13 +14,13 @@ from .augmentation import (
     apply_augmentations,
     apply_transform_gens,
 )
-from .augmentation_color import (
+from detectron2.data.transforms.augmentation_color import (
     RandomBrightness,
     RandomContrast,
     RandomLighting,
     RandomSaturation,
 )
-from .augmentation_impl import (
+from detectron2.data.transforms.augmentation_impl import (
     FixedSizeCrop,
     MinIoURandomCrop,
     RandomApply,
@@ -46,13 +34,24 @@ from .augmentation_impl import (
     ResizeScale,
     ResizeShortestEdge,
 )
-from .transform import (
+from detectron2.data.transforms.transform import (
     ColorTransform,
     CropTransform,
     ExtentTransform,
     PILColorTransform,
     ResizeTransform,
     RotationTransform,
+)
+from fvcore.transforms.transform import (
+    BlendTransform,
+    GridSampleTransform,
+    HFlipTransform,
+    NoOpTransform,
+    PadTransform,
+    ScaleTransform,
+    Transform,
+    TransformList,
+    VFlipTransform,
 )
 
 __all__ = [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from detectron2.data.transforms.augmentation import Augmentation
 from fvcore.transforms.transform import BlendTransform, Transform
-
-from .augmentation import Augmentation
 
 __all__ = ["RandomBrightness", "RandomContrast", "RandomLighting", "RandomSaturation"]
 

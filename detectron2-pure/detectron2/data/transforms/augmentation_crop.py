@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from detectron2.data.transforms.augmentation import Augmentation
+from detectron2.data.transforms.transform import CropTransform
 from fvcore.transforms.transform import NoOpTransform, PadTransform, Transform, TransformList
-
-from .augmentation import Augmentation
-from .transform import CropTransform
 
 __all__ = [
     "FixedSizeCrop",

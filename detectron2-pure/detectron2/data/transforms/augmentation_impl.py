@@ -8,6 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data.transforms.augmentation import AugInput, Augmentation, _transform_to_aug
+from detectron2.data.transforms.augmentation_color import (
+    RandomBrightness,
+    RandomContrast,
+    RandomLighting,
+    RandomSaturation,
+)
+from detectron2.data.transforms.augmentation_crop import (
+    FixedSizeCrop,
+    MinIoURandomCrop,
+    RandomCrop,
+    RandomCrop_CategoryAreaConstraint,
+)
+from detectron2.data.transforms.transform import ExtentTransform, ResizeTransform, RotationTransform
 from fvcore.transforms.transform import (
     HFlipTransform,
     NoOpTransform,
@@ -15,21 +29,6 @@ from fvcore.transforms.transform import (
     VFlipTransform,
 )
 from PIL import Image
-
-from .augmentation import AugInput, Augmentation, _transform_to_aug
-from .augmentation_color import (
-    RandomBrightness,
-    RandomContrast,
-    RandomLighting,
-    RandomSaturation,
-)
-from .augmentation_crop import (
-    FixedSizeCrop,
-    MinIoURandomCrop,
-    RandomCrop,
-    RandomCrop_CategoryAreaConstraint,
-)
-from .transform import ExtentTransform, ResizeTransform, RotationTransform
 
 __all__ = [
     "FixedSizeCrop",

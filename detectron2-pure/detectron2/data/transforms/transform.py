@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detectron2.data.transforms.clip_polygons import clip_polygons
 from fvcore.transforms.transform import CropTransform as _FvcoreCropTransform
 from fvcore.transforms.transform import (
     HFlipTransform,
@@ -20,8 +21,6 @@ from fvcore.transforms.transform import (
     TransformList,  # noqa: F401  (projects import it here)
 )
 from PIL import Image
-
-from .clip_polygons import clip_polygons
 
 __all__ = [
     "ColorTransform",
