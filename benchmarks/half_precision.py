@@ -2,8 +2,8 @@
 
     python benchmarks/half_precision.py --config-file F --checkpoint model_final.pth key=value ...
 
-Evaluates the model as it was trained and as `for_inference` makes it ready in `--dtype`, on the
-test set of the config. Each detection with a score above `--min-score` is looked for among all of
+Evaluates the model as it was trained and as ``for_inference`` makes it ready in ``--dtype``, on the
+test set of the config. Each detection with a score above ``--min-score`` is looked for among all of
 the other's, whatever their scores: of its class, the nearest box. A distance is that of the edge
 that moved most, in pixels.
 """

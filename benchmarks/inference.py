@@ -3,9 +3,9 @@
     python benchmarks/inference.py --output inference.json
     python benchmarks/inference.py --only DINO --dtype bfloat16 --size 480 640
 
-Ours, as it was trained and as `for_inference` makes it ready, and the peers run in turns in one
+Ours, as it was trained and as ``for_inference`` makes it ready, and the peers run in turns in one
 process, all with random weights. Where there is deformable attention ours also runs with
-`grid_sample` in place of the kernels, as it is done elsewhere where nothing can be compiled.
+``grid_sample`` in place of the kernels, as it is done elsewhere where nothing can be compiled.
 transformers has no DINO; its two-stage Deformable-DETR with as many queries comes nearest.
 torchvision's Faster R-CNN with the same backbone stands for what isn't a transformer.
 """

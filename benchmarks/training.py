@@ -3,7 +3,7 @@
     python benchmarks/training.py --output training.json
 
 One image of 480 x 640 with ten objects, random weights. A step is forward, backward, clipping and
-AdamW; ours is that of `tools/train_net.py`, with its checks. Each runs in turns with its peer in
+AdamW; ours is that of ``tools/train_net.py``, with its checks. Each runs in turns with its peer in
 one process; memory is measured in a process for each.
 """
 

@@ -6,8 +6,8 @@
     python tools/benchmark.py --config-file F --task data --repeats 50
 
 Inference and training take random weights and random images; a file with the model alone does for
-inference. Settings of the config count: `train.amp.enabled=true` measures mixed precision. Names of
-configs that come with detrex do as well as paths.
+inference. Settings of the config count: ``train.amp.enabled=true`` measures mixed precision. Names
+of configs that come with detrex do as well as paths.
 """
 
 from __future__ import annotations

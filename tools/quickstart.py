@@ -2,7 +2,7 @@
 """From nothing to a trained detector: make a data set, train on it, look at the result.
 
 The data are handwritten digits on photographs, written as ordinary image files and COCO json;
-the training is that of `tools/train_net.py --config-file configs/quickstart/digits.py`.
+the training is that of ``tools/train_net.py --config-file configs/quickstart/digits.py``.
 """
 
 from __future__ import annotations

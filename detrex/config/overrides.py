@@ -1,8 +1,8 @@
 """Command line overrides that cannot be misspelled.
 
-LazyConfig's override syntax creates a key that does not exist, so that `train.max_itre=10` would
+LazyConfig's override syntax creates a key that does not exist, so that ``train.max_itre=10`` would
 train for the old length without a word. Here such a key is an error, unless it is asked for
-(`+key=value`) or is an argument of the callable that the key's parent builds.
+(``+key=value``) or is an argument of the callable that the key's parent builds.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ __all__ = ["apply_overrides", "unknown_keys"]
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A copy of `cfg` with `key=value` overrides applied.
+    """A copy of ``cfg`` with ``key=value`` overrides applied.
 
     Args:
         cfg: a loaded LazyConfig.
-        overrides: such as `train.max_iter=100`, `+train.note=hello` (a new key), `~train.note`
-            (removes a key). Values follow Hydra's grammar: `[1,2]`, `{a: 1}`, `'quoted text'`.
+        overrides: such as ``train.max_iter=100``, ``+train.note=hello`` (a new key),
+            ``~train.note`` (removes a key). Values follow Hydra's grammar: ``[1,2]``, ``{a: 1}``,
+            ``'quoted text'``.
 
     Raises:
         KeyError: a key does not exist; the message names the nearest existing ones.
-        ValueError: an override is not of the form `key=value`, or its value cannot be read.
+        ValueError: an override is not of the form ``key=value``, or its value cannot be read.
     """
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(
                 f"override {override!r} is not of the form key=value, for example "
-                "train.max_iter=100; options such as --num-gpus go before the overrides"
+                "train.max_iter=100; options such as --num-gpus go before the overrides."
             )
     problems = unknown_keys(cfg, overrides)
     if problems:
@@ -75,7 +76,7 @@ def _remove(cfg: DictConfig, key: str) -> None:
 
 
 def unknown_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """One sentence for each override whose key does not exist in `cfg`."""
+    """One sentence for each override whose key does not exist in ``cfg``."""
     problems = []
     for override in overrides:
         key = override.split("=", 1)[0].strip()
@@ -95,7 +96,7 @@ def _exists(cfg: Any, key: str, may_be_argument: bool = True) -> bool:
                 return False
             node = node[int(part)]
         elif isinstance(node, DictConfig):
-            # `part in node` would deny keys that have no value yet.
+            # ``part in node`` would deny keys that have no value yet.
             if part not in list(node):
                 last = i == len(parts) - 1
                 return may_be_argument and last and _is_argument(node.get("_target_"), part)
@@ -107,7 +108,7 @@ def _exists(cfg: Any, key: str, may_be_argument: bool = True) -> bool:
 
 
 def _child(node: DictConfig, key: str) -> Any:
-    """A child without failing on `???` or an interpolation that cannot be resolved yet."""
+    """A child without failing on ``???`` or an interpolation that cannot be resolved yet."""
     if OmegaConf.is_missing(node, key):
         return None
     if OmegaConf.is_interpolation(node, key):
@@ -116,7 +117,7 @@ def _child(node: DictConfig, key: str) -> Any:
 
 
 def _is_argument(target: Any, name: str) -> bool:
-    """Whether the callable `target` (or its dotted name) takes a keyword argument `name`."""
+    """Whether the callable ``target`` (or its dotted name) takes a keyword argument ``name``."""
     if target is None:
         return False
     function: Callable[..., Any] = locate(target) if isinstance(target, str) else target

@@ -44,7 +44,8 @@ class TrainStream:
     interrupted one would have seen.
 
     Args:
-        node: `dataloader.train`. A `sampler` in it keeps its own seed: give it `${train.seed}`.
+        node: ``dataloader.train``. A ``sampler`` in it keeps its own seed: give it
+            ``${train.seed}``.
         seed: of the order of the images; the same in all processes.
         batches_per_iteration: batches that the trainer takes per iteration.
     """
@@ -55,7 +56,7 @@ class TrainStream:
         self.batches_per_iteration = batches_per_iteration
 
     def loader(self, start_iter: int = 0) -> Iterable[list[dict[str, Any]]]:
-        """The endless loader, beginning with the first batch of iteration `start_iter`."""
+        """The endless loader, beginning with the first batch of iteration ``start_iter``."""
         dataset = instantiate(self.node.get("dataset"))
         if dataset is None or isinstance(dataset, IterableDataset):
             # A loader of another kind keeps its order to itself.
@@ -124,7 +125,7 @@ class StreamSampler(Sampler[StreamIndex]):
         sampler: an endless stream of indices, this process's part.
         batch_size: of this process.
         start_batch: batches to leave out.
-        group_of: from an index to its group; every `batch_size` indices are of one group, in the
+        group_of: from an index to its group; every ``batch_size`` indices are of one group, in the
             order in which they become complete.
     """
 

@@ -106,7 +106,9 @@ def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ImportError(f"Reading {path} needs the package: pip install safetensors") from error
+        raise ImportError(
+            f"Reading {path} needs the package safetensors: pip install safetensors."
+        ) from error
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -178,7 +180,7 @@ def _numpy_names() -> dict[str, Any]:
 def _encode(text: str, encoding: str = "utf-8") -> bytes:
     """Stand-in for ``_codecs.encode``, by which old pickle protocols write bytes."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unexpected encoding {encoding!r} of bytes")
+        raise pickle.UnpicklingError(f"unexpected encoding {encoding!r} of bytes.")
     return text.encode(encoding)
 
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 
 def as_config(value: Any) -> Any:
-    """Dictionaries become `DictConfig`, everything else stays what it is."""
+    """Dictionaries become ``DictConfig``, everything else stays what it is."""
     if isinstance(value, dict):
         return DictConfig(value, flags={"allow_objects": True})
     return value

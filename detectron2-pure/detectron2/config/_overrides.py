@@ -142,7 +142,7 @@ def _index(parent: Container, part: str) -> Any:
 def _has(parent: Container, index: Any) -> bool:
     if isinstance(parent, ListConfig):
         return isinstance(index, int) and -len(parent) <= index < len(parent)
-    # `in` is false for keys whose value is missing ("???") or an unresolvable interpolation.
+    # ``in`` is false for keys whose value is missing ("???") or an unresolvable interpolation.
     return not parent._is_none() and index in list(parent)
 
 
@@ -215,7 +215,7 @@ def _arguments_of(parent: DictConfig) -> tuple[set[str], bool]:
         target = locate(target) if isinstance(target, str) else target
         parameters = inspect.signature(target).parameters.values()
     except (ImportError, TypeError, ValueError):
-        # Not a target, or one whose arguments nobody can know: `+` is needed then.
+        # Not a target, or one whose arguments nobody can know: ``+`` is needed then.
         return set(), False
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -16,7 +16,7 @@ __all__ = ["CfgNode", "configurable", "downgrade_config", "get_cfg", "upgrade_co
 
 
 class CfgNode(_CfgNode):
-    """A yacs node whose files may be at any path that `PathManager` knows."""
+    """A yacs node whose files may be at any path that ``PathManager`` knows."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
@@ -45,7 +45,7 @@ def configurable(
     """Let an ``__init__`` or a function also be called with one config object.
 
     Explicit arguments go straight through. If the first argument, or the keyword ``cfg``, is
-    a `CfgNode` or `DictConfig`, then ``from_config(cfg, ...)`` translates the call.
+    a ``CfgNode`` or ``DictConfig``, then ``from_config(cfg, ...)`` translates the call.
 
     Use ``@configurable`` on ``__init__`` of a class with a classmethod ``from_config``, or
     ``@configurable(from_config=f)`` on a function, where ``f`` becomes its ``from_config``

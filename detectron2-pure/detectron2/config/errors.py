@@ -18,7 +18,7 @@ class ConfigError(Exception):
 
 
 def located(error: Exception, message: str) -> Exception:
-    """A `ConfigError` with ``message`` that callers can still catch as ``type(error)``.
+    """A ``ConfigError`` with ``message`` that callers can still catch as ``type(error)``.
 
     Raise it ``from error``.
     """

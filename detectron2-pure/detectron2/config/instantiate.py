@@ -14,7 +14,7 @@ __all__ = ["dump_dataclass", "instantiate"]
 
 
 def dump_dataclass(obj: Any) -> dict[str, Any]:
-    """The dictionary from which `instantiate` makes an equal dataclass instance.
+    """The dictionary from which ``instantiate`` makes an equal dataclass instance.
 
     Dataclasses inside its fields, also inside their lists and tuples, are dumped likewise.
     """
@@ -36,9 +36,9 @@ def instantiate(cfg: Any) -> Any:
     """Call the ``_target_`` of ``cfg`` with its other entries, depth first.
 
     Arguments that have a ``_target_`` of their own are instantiated before. A list becomes a
-    list and a `ListConfig` a `ListConfig` of the instantiated elements; a structured config
+    list and a ``ListConfig`` a ``ListConfig`` of the instantiated elements; a structured config
     becomes its dataclass. Anything else, such as a mapping without ``_target_``, is returned
-    unchanged: arguments reach the callee as `DictConfig` and `ListConfig`. With
+    unchanged: arguments reach the callee as ``DictConfig`` and ``ListConfig``. With
     ``_recursive_=False`` beside a ``_target_`` its arguments are not instantiated.
 
     Raises:

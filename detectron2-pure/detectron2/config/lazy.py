@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class LazyCall:
     """Describes a call without making it: ``LazyCall(Conv2d)(in_channels=3, ...)``.
 
-    The result is a `DictConfig` of the keyword arguments with the callable itself under
-    ``_target_``; `instantiate` makes the call. The target may also be a dotted name, or
+    The result is a ``DictConfig`` of the keyword arguments with the callable itself under
+    ``_target_``; ``instantiate`` makes the call. The target may also be a dotted name, or
     itself lazy.
     """
 
@@ -49,11 +49,11 @@ class LazyCall:
 
 
 class LazyConfig:
-    """Load, override, save and show configs made of `LazyCall` and plain values."""
+    """Load, override, save and show configs made of ``LazyCall`` and plain values."""
 
     @staticmethod
     def load_rel(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
-        """Like `load`, with a path relative to the file that calls this."""
+        """Like ``load``, with a path relative to the file that calls this."""
         caller = inspect.stack()[1].filename
         if caller.startswith("<"):
             raise ValueError(f"load_rel({filename!r}) needs a caller in a file, not in {caller}.")
@@ -68,7 +68,7 @@ class LazyConfig:
             keys: the top-level name, or tuple of names, to return instead of the whole.
 
         Returns:
-            A `DictConfig` of the top-level dictionaries and configs whose names do not start
+            A ``DictConfig`` of the top-level dictionaries and configs whose names do not start
             with an underscore (of yaml: everything). With ``keys`` the value, or a tuple of
             the values, of any type.
 

@@ -63,7 +63,7 @@ def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
 
 
 def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str | None) -> np.ndarray:
-    """An image in one of the formats of `read_image` as RGB, for showing it.
+    """An image in one of the formats of ``read_image`` as RGB, for showing it.
 
     Args:
         image: (H, W, C).
@@ -96,8 +96,8 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     """Read an image, upright according to its EXIF tag.
 
     Args:
-        file_name: anything that `PathManager` can open.
-        format: see `convert_PIL_to_numpy`.
+        file_name: anything that ``PathManager`` can open.
+        format: see ``convert_PIL_to_numpy``.
 
     Returns:
         (H, W, C) array.

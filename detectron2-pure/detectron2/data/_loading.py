@@ -1,8 +1,8 @@
 """Inside of the loaders: batches that don't depend on the number of worker processes.
 
 The main process decides everything that is random about the order: which samples make a batch
-(`TrainBatches`) and which seed each of them has. Workers get `SampleKey`s and seed their
-generators before they touch a sample (`SeededDataset`), so a sample is the same whoever makes
+(``TrainBatches``) and which seed each of them has. Workers get ``SampleKey``s and seed their
+generators before they touch a sample (``SeededDataset``), so a sample is the same whoever makes
 it, and in a run that was interrupted as in one that was not.
 """
 
@@ -49,7 +49,7 @@ def _seed(seed: int) -> None:
 
 
 class SeededDataset(Dataset):
-    """A map-style dataset, to be indexed with `SampleKey`.
+    """A map-style dataset, to be indexed with ``SampleKey``.
 
     The generators are seeded for each sample. In the main process, where training without
     workers happens, they are afterwards as they were.
@@ -181,9 +181,9 @@ class TrainBatches(Sampler[list[SampleKey]]):
 
 
 class TrainLoader(DataLoader):
-    """A DataLoader over `TrainBatches` that can begin anywhere in its stream.
+    """A DataLoader over ``TrainBatches`` that can begin anywhere in its stream.
 
-    For an exact resume: keep `seed` in the checkpoint and call `start_at` before iterating.
+    For an exact resume: keep ``seed`` in the checkpoint and call ``start_at`` before iterating.
     """
 
     batch_sampler: TrainBatches

@@ -39,7 +39,7 @@ class _AlwaysTheSame(Dataset):
 
 
 class DataLoaderBenchmark:
-    """Time the parts of a training loader; takes the arguments of `build_detection_train_loader`.
+    """Time the parts of a training loader; takes the arguments of ``build_detection_train_loader``.
 
     All methods log and return the iterations per second. They stop early after
     ``max_time_seconds``, but not before one iteration.
@@ -47,7 +47,7 @@ class DataLoaderBenchmark:
     Args:
         dataset: list of records, or a map-style dataset.
         mapper: from a record to a sample.
-        sampler: `TrainingSampler` by default.
+        sampler: ``TrainingSampler`` by default.
         total_batch_size: over all processes.
         num_workers: processes that make the batches.
         max_time_seconds: longest time of one measurement.

@@ -97,7 +97,7 @@ def build_batch_data_loader(
         sampler: of indices of this process.
         total_batch_size: over all processes.
         aspect_ratio_grouping: batches of only landscape or only portrait images. The sizes are
-            those of the records in the `DatasetFromList`; if these have none, then "width" and
+            those of the records in the ``DatasetFromList``; if these have none, then "width" and
             "height" of the mapped samples, which are then regrouped in the main process.
         num_workers: processes that make the batches.
         collate_fn: from a list of samples to a batch; the list itself by default.
@@ -108,7 +108,7 @@ def build_batch_data_loader(
         kwargs: further arguments of torch's DataLoader.
 
     Returns:
-        An iterable of batches: a `TrainLoader` wherever the order can be known in advance.
+        An iterable of batches: a ``TrainLoader`` wherever the order can be known in advance.
 
     Raises:
         AssertionError: the batch size is not a multiple of the number of processes.
@@ -168,7 +168,7 @@ def _train_loader_from_config(
     dataset: Any = None,
     sampler: Sampler[int] | None = None,
 ) -> dict[str, Any]:
-    """Arguments of `build_detection_train_loader` from a yacs config of detectron2."""
+    """Arguments of ``build_detection_train_loader`` from a yacs config of detectron2."""
     if dataset is None:
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
@@ -220,18 +220,18 @@ def build_detection_train_loader(
 
     Which samples make a batch and how they are augmented is a function of the sampler's seed;
     ``num_workers`` has no part in it. The result has a method ``start_at(iteration)`` for
-    going on in the middle (see `TrainLoader`), unless the dataset is iterable.
+    going on in the middle (see ``TrainLoader``), unless the dataset is iterable.
 
     Args:
         dataset: list of records, or a torch Dataset, map-style or iterable.
         mapper: from a record to a sample; None if the dataset has samples already. A sample is
             replaced by another one where the mapper returns None.
-        sampler: `TrainingSampler` by default; None for iterable datasets.
+        sampler: ``TrainingSampler`` by default; None for iterable datasets.
         total_batch_size: over all processes.
-        aspect_ratio_grouping: see `build_batch_data_loader`.
+        aspect_ratio_grouping: see ``build_batch_data_loader``.
         num_workers: processes that make the batches.
         collate_fn: from a list of samples to a batch; the list itself by default.
-        kwargs: further arguments of `build_batch_data_loader` and of torch's DataLoader.
+        kwargs: further arguments of ``build_batch_data_loader`` and of torch's DataLoader.
 
     Returns:
         An iterable of ``list[dict]`` (or whatever ``collate_fn`` returns).
@@ -256,7 +256,7 @@ def build_detection_train_loader(
 def _test_loader_from_config(
     cfg: Any, dataset_name: str | Sequence[str], mapper: Mapper | None = None
 ) -> dict[str, Any]:
-    """Arguments of `build_detection_test_loader` from a yacs config of detectron2."""
+    """Arguments of ``build_detection_test_loader`` from a yacs config of detectron2."""
     names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name)
     proposal_files = None
     if cfg.MODEL.LOAD_PROPOSALS:
@@ -287,7 +287,7 @@ def build_detection_test_loader(
     Args:
         dataset: list of records, or a torch Dataset, map-style or iterable.
         mapper: from a record to a sample; None if the dataset has samples already.
-        sampler: `InferenceSampler` by default; None for iterable datasets.
+        sampler: ``InferenceSampler`` by default; None for iterable datasets.
         batch_size: of one process; the last batch may be smaller.
         num_workers: processes that make the batches.
         collate_fn: from a list of samples to a batch; the list itself by default.

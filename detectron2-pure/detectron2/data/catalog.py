@@ -1,4 +1,4 @@
-"""`DatasetCatalog`: how to get a dataset by name. `MetadataCatalog`: what is known about it.
+"""``DatasetCatalog``: how to get a dataset by name. ``MetadataCatalog``: what is known about it.
 
 Both are global to the process. The train and test loaders carry the metadata to their worker
 processes, however these are started.
@@ -28,7 +28,7 @@ def _closest(name: str, names: Iterable[str]) -> str:
 class _DatasetCatalog(UserDict):
     """From names to functions that return ``list[dict]`` (or a torch Dataset).
 
-    Functions are called by `get` only, so registering costs nothing and needs no files.
+    Functions are called by ``get`` only, so registering costs nothing and needs no files.
     """
 
     def register(self, name: str, func: Callable[[], Any]) -> None:
@@ -45,7 +45,7 @@ class _DatasetCatalog(UserDict):
         self[name] = func
 
     def register_same(self, name: str, func: partial[Any]) -> None:
-        """Like `register`, but fine if the name has an equal ``func`` already.
+        """Like ``register``, but fine if the name has an equal ``func`` already.
 
         So a config or a notebook cell that registers its datasets can run twice.
 
@@ -178,7 +178,7 @@ class Metadata(types.SimpleNamespace):
 
 
 class _MetadataCatalog(UserDict):
-    """From names to `Metadata`, which come into being when first asked for."""
+    """From names to ``Metadata``, which come into being when first asked for."""
 
     def get(self, name: str) -> Metadata:  # type: ignore[override]
         """The metadata of a dataset, always the same object for a name.

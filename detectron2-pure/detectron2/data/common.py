@@ -125,7 +125,7 @@ def _call_naming(function: Callable[[Any], Any], sample: Any, what: str) -> Any:
 
 
 class _MapIterableDataset(IterableDataset):
-    """`MapDataset` for iterable datasets."""
+    """``MapDataset`` for iterable datasets."""
 
     def __init__(self, dataset: Iterable[Any], map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
@@ -174,7 +174,7 @@ _default_serializer: Callable[[Sequence[Any]], Any] = _TorchSerializedList
 def set_default_dataset_from_list_serialize_method(
     new: Callable[[Sequence[Any]], Any],
 ) -> Iterator[None]:
-    """Let `DatasetFromList` serialize in another way inside of this context.
+    """Let ``DatasetFromList`` serialize in another way inside of this context.
 
     Args:
         new: from a list to an object with ``len()`` and indexing.

@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetMapper:
-    """From a record to what a model takes: reads the image, augments, makes `Instances`.
+    """From a record to what a model takes: reads the image, augments, makes ``Instances``.
 
-    The result has "image", (C, H, W) as read by `read_image`, in training "instances", and where
+    The result has "image", (C, H, W) as read by ``read_image``, in training "instances", and where
     the record has a sem_seg_file_name, "sem_seg", (H, W) int64. Annotations are removed, the
     other entries of the record stay. For other needs write a mapper of your own: any
     callable will do.
@@ -29,11 +29,11 @@ class DatasetMapper:
     Args:
         is_train: whether annotations are used.
         augmentations: applied one after the other; transforms are fine too.
-        image_format: see `read_image`.
+        image_format: see ``read_image``.
         use_instance_mask: whether to use segmentations.
         use_keypoint: whether to use key points.
         instance_mask_format: "polygon" or "bitmask".
-        keypoint_hflip_indices: see `create_keypoint_hflip_indices`.
+        keypoint_hflip_indices: see ``create_keypoint_hflip_indices``.
         precomputed_proposal_topk: given, how many of the record's proposals to keep.
         recompute_boxes: take the boxes from the masks after cropping, which makes them tight.
     """

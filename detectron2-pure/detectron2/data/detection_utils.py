@@ -1,6 +1,6 @@
 """From a record to what a model trains on: reading images, transforming annotations.
 
-The building blocks of `DatasetMapper` and of mappers that people write themselves.
+The building blocks of ``DatasetMapper`` and of mappers that people write themselves.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def transform_instance_annotations(
             key points (K, 3).
         transforms: one or a list.
         image_size: (h, w) after the transforms.
-        keypoint_hflip_indices: see `create_keypoint_hflip_indices`.
+        keypoint_hflip_indices: see ``create_keypoint_hflip_indices``.
 
     Raises:
         ValueError: the segmentation is neither polygons nor run lengths.
@@ -187,12 +187,10 @@ def transform_keypoint_annotations(
     steps = transforms.transforms if isinstance(transforms, T.TransformList) else [transforms]
     if sum(isinstance(step, T.HFlipTransform) for step in steps) % 2 == 1:
         if keypoint_hflip_indices is None:
-            raise ValueError("Cannot flip keypoints without providing flip indices!")
-        if len(keypoint_hflip_indices) != len(points):
-            raise ValueError(
-                f"Keypoint data has {len(points)} points, but metadata contains "
-                f"{len(keypoint_hflip_indices)} points!"
-            )
+            raise ValueError("Cannot flip keypoints without providing flip indices.")
+        known = len(keypoint_hflip_indices)
+        if known != len(points):
+            raise ValueError(f"There are {len(points)} keypoints, but flip indices for {known}.")
         points = points[np.asarray(keypoint_hflip_indices, dtype=np.int64)]
     points[points[:, 2] == 0] = 0  # COCO's convention
     return points
@@ -203,17 +201,17 @@ def annotations_to_instances(
     image_size: tuple[int, int],
     mask_format: str = "polygon",
 ) -> Instances:
-    """The ground truth of an image as `Instances`.
+    """The ground truth of an image as ``Instances``.
 
     Args:
-        annos: annotations after `transform_instance_annotations`, possibly none.
+        annos: annotations after ``transform_instance_annotations``, possibly none.
         image_size: (h, w).
         mask_format: "polygon" or "bitmask".
 
     Returns:
         Instances with gt_boxes, gt_classes and, where the annotations have them, gt_masks and
         gt_keypoints. An object without segmentation among others that have one gets an empty
-        mask (see `filter_empty_instances`).
+        mask (see ``filter_empty_instances``).
 
     Raises:
         ValueError: bitmaps or run lengths where ``mask_format`` is "polygon", or polygons with
@@ -393,10 +391,10 @@ def build_augmentation(cfg: Any, is_train: bool) -> list[T.Augmentation | T.Tran
     resize = T.ResizeShortestEdge(
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     )
-    if cfg.INPUT.RANDOM_FLIP == "none":
+    flip = cfg.INPUT.RANDOM_FLIP
+    if flip == "none":
         return [resize]
-    horizontal = cfg.INPUT.RANDOM_FLIP == "horizontal"
-    return [resize, T.RandomFlip(horizontal=horizontal, vertical=not horizontal)]
+    return [resize, T.RandomFlip(horizontal=flip == "horizontal", vertical=flip != "horizontal")]
 
 
 build_transform_gen = build_augmentation

@@ -1,4 +1,4 @@
-"""Hooks that save checkpoints. Exported by `detectron2.engine.hooks`."""
+"""Hooks that save checkpoints. Exported by ``detectron2.engine.hooks``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("detectron2.engine.hooks")
 class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
     """Saves ``<prefix>_<iteration>`` every period and ``<prefix>_final`` at the end.
 
-    Arguments are those of `fvcore.common.checkpoint.PeriodicCheckpointer`: checkpointer, period,
+    Arguments are those of ``fvcore.common.checkpoint.PeriodicCheckpointer``: checkpointer, period,
     max_iter (set by the trainer), max_to_keep, file_prefix. A period of 0 saves the final
     checkpoint only. It is needed in the main process, and does no harm in the others.
     """
@@ -116,7 +116,7 @@ class BestCheckpointer(HookBase):
             f"Saving the best model: {self._val_metric} is {value:.5f} at iteration {at} "
             f"({previous})."
         )
-        # One less where `at` is the end of training, which is past the last iteration.
+        # One less where ``at`` is the end of training, which is past the last iteration.
         last = min(at, self.trainer.max_iter - 1)
         self._checkpointer.save(self._file_prefix, iteration=last)
 

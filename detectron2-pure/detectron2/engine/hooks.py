@@ -1,7 +1,7 @@
-"""Hooks for `TrainerBase`: timing, learning rate, checkpoints, evaluation, writing, profiling.
+"""Hooks for ``TrainerBase``: timing, learning rate, checkpoints, evaluation, writing, profiling.
 
-The usual order is `IterationTimer`, `LRScheduler`, `PeriodicCheckpointer`, `EvalHook`,
-`BestCheckpointer`, `PeriodicWriter`: a checkpoint then holds the scheduler's state after the
+The usual order is ``IterationTimer``, ``LRScheduler``, ``PeriodicCheckpointer``, ``EvalHook``,
+``BestCheckpointer``, ``PeriodicWriter``: a checkpoint then holds the scheduler's state after the
 step, and what an evaluation stores is written in the same iteration.
 """
 
@@ -135,7 +135,7 @@ class PeriodicWriter(HookBase):
     """Calls writers every so often, at the last iteration, and at the end.
 
     Args:
-        writers: `EventWriter` objects; they are closed after training.
+        writers: ``EventWriter`` objects; they are closed after training.
         period: in iterations.
     """
 
@@ -294,7 +294,9 @@ class PreciseBN(HookBase):
         num_iter: how many batches.
     """
 
-    def __init__(self, period: int, model: torch.nn.Module, data_loader: Any, num_iter: int):
+    def __init__(
+        self, period: int, model: torch.nn.Module, data_loader: Any, num_iter: int
+    ) -> None:
         from fvcore.nn.precise_bn import get_bn_modules
 
         self._has_bn = bool(get_bn_modules(model))

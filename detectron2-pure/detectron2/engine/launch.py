@@ -79,7 +79,7 @@ def launch(
 
 
 def _is_one_of_several(num_asked: int) -> bool:
-    """Whether the environment says that others than `launch` start the processes."""
+    """Whether the environment says that others than ``launch`` start the processes."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return False
     # In containers the two often count machines, and the script's arguments say the same.

@@ -1,4 +1,4 @@
-"""Hooks that look at time and memory. Exported by `detectron2.engine.hooks`."""
+"""Hooks that look at time and memory. Exported by ``detectron2.engine.hooks``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ logger = logging.getLogger("detectron2.engine.hooks")
 
 
 class TorchProfiler(HookBase):
-    """Runs `torch.profiler` in some iterations.
+    """Runs ``torch.profiler`` in some iterations.
 
     Args:
         enable_predicate: takes the trainer; true for the iterations to profile, for example
             ``lambda trainer: 10 < trainer.iter < 13``.
         output_dir: where the results go.
-        activities: as in `torch.profiler.profile`; CPU and what else there is by default.
+        activities: as in ``torch.profiler.profile``; CPU and what else there is by default.
         save_tensorboard: write for TensorBoard's profiler page into ``output_dir/log``, else a
             Chrome trace and tables as text.
     """
@@ -77,11 +77,11 @@ class TorchProfiler(HookBase):
 
 
 class AutogradProfiler(TorchProfiler):
-    """`TorchProfiler` under the older name: a Chrome trace and a table per iteration.
+    """``TorchProfiler`` under the older name: a Chrome trace and a table per iteration.
 
     Args:
-        enable_predicate: see `TorchProfiler`.
-        output_dir: see `TorchProfiler`.
+        enable_predicate: see ``TorchProfiler``.
+        output_dir: see ``TorchProfiler``.
         use_cuda: also profile CUDA kernels.
     """
 

@@ -1,8 +1,8 @@
 """Two trainers for the common case, and the loop and hook classes that they build on.
 
 A trainer owns the loop; a hook adds something at fixed points of it. What most scripts need is
-`SimpleTrainer` (one model, one optimizer, one data loader) with the hooks in
-`detectron2.engine.hooks`.
+``SimpleTrainer`` (one model, one optimizer, one data loader) with the hooks in
+``detectron2.engine.hooks``.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class SimpleTrainer(TrainerBase):
     def write_metrics(
         loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = ""
     ) -> None:
-        """See `detectron2.engine.metrics.write_metrics`."""
+        """See ``detectron2.engine.metrics.write_metrics``."""
         metrics.write_metrics(loss_dict, data_time, cur_iter, prefix)
 
     def after_train(self) -> None:
@@ -164,9 +164,9 @@ class SimpleTrainer(TrainerBase):
         return ret
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave.
+        """Take back what ``state_dict`` gave.
 
-        If the data loader is one of `build_detection_train_loader`, it goes on with the batch
+        If the data loader is one of ``build_detection_train_loader``, it goes on with the batch
         after the last one that was used, one per iteration.
         """
         super().load_state_dict(state_dict)
@@ -177,14 +177,14 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """`SimpleTrainer` in mixed precision, on any device that torch.autocast knows.
+    """``SimpleTrainer`` in mixed precision, on any device that torch.autocast knows.
 
     The forward pass runs in autocast. Gradients are scaled only for float16, whose range is too
     small for them; bfloat16 has that of float32.
 
     Args:
         model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward,
-            async_write_metrics: see `SimpleTrainer`.
+            async_write_metrics: see ``SimpleTrainer``.
         grad_scaler: a torch GradScaler; by default one is made for float16 and none otherwise.
         precision: torch.float16 or torch.bfloat16; by default float16 on CUDA, else bfloat16.
         log_grad_scaler: also store the scale as the metric ``[metric]grad_scaler``.
@@ -224,7 +224,7 @@ class AMPTrainer(SimpleTrainer):
         self.log_grad_scaler = log_grad_scaler
 
     def run_step(self) -> None:
-        """As in `SimpleTrainer`, with autocast and, for float16, a scaled loss."""
+        """As in ``SimpleTrainer``, with autocast and, for float16, a scaled loss."""
         self._check_training_mode()
         start = time.perf_counter()
         data = self._next_batch()

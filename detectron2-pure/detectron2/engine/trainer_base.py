@@ -1,4 +1,4 @@
-"""The training loop and its hooks. Exported by `detectron2.engine.train_loop`."""
+"""The training loop and its hooks. Exported by ``detectron2.engine.train_loop``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HookBase:
     """
 
     trainer: TrainerBase = None  # type: ignore[assignment]
-    """Set by `TrainerBase.register_hooks`."""
+    """Set by ``TrainerBase.register_hooks``."""
 
     saves_every: int = 0
     """The period of the checkpoints that the hook saves, in iterations; 0 if it saves none.
@@ -68,19 +68,19 @@ class HookBase:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Take back what ``state_dict`` gave."""
         raise NotImplementedError(f"{type(self).__name__} has a state but cannot load one.")
 
 
 class TrainerBase:
-    """A loop with hooks; subclasses say in `run_step` what an iteration is.
+    """A loop with hooks; subclasses say in ``run_step`` what an iteration is.
 
     Attributes:
         iter: the current iteration, from 0; equals ``max_iter`` in ``after_train`` once training
             has come to its end.
-        start_iter: the iteration at which `train` started.
+        start_iter: the iteration at which ``train`` started.
         max_iter: the iteration at which training ends (exclusive).
-        storage: the metrics; open during `train`.
+        storage: the metrics; open during ``train``.
     """
 
     storage: EventStorage
@@ -236,7 +236,7 @@ class TrainerBase:
 
         Hooks are keyed by class name, a second one of a class by ``Name#2``, and so on.
         """
-        # At the end `iter` is one past the last iteration that ran.
+        # At the end ``iter`` is one past the last iteration that ran.
         ret: dict[str, Any] = {"iteration": self.iter - 1 if self._finished else self.iter}
         states = {key: hook.state_dict() for key, hook in self._keyed_hooks()}
         ret["hooks"] = {key: state for key, state in states.items() if state}
@@ -244,9 +244,9 @@ class TrainerBase:
         return ret
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; register the hooks first.
+        """Take back what ``state_dict`` gave; register the hooks first.
 
-        The random states take effect at the first iteration of `train`.
+        The random states take effect at the first iteration of ``train``.
         """
         logger = logging.getLogger("detectron2.engine.train_loop")
         self.iter = state_dict["iteration"]

@@ -30,7 +30,7 @@ class LVISEvaluator(COCOEvaluator):
     are neither annotated nor negative in the image don't count; nor do those of categories that are
     not annotated exhaustively, unless they match an object.
 
-    Inputs and outputs are those of `COCOEvaluator`, whose evaluation this uses.
+    Inputs and outputs are those of ``COCOEvaluator``, whose evaluation this uses.
     """
 
     _results_file = "lvis_instances_results.json"

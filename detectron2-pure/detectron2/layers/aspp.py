@@ -23,7 +23,7 @@ class ASPP(nn.Module):
         in_channels: C_in.
         out_channels: C_out.
         dilations: of the three 3x3 convolutions.
-        norm: as of `get_norm`.
+        norm: as of ``get_norm``.
         activation: applied after each convolution; modules are copied.
         pool_kernel_size: (height, width) of the pooling; default: the whole map.
         dropout: probability of dropping outputs in training.

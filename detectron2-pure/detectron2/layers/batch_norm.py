@@ -101,7 +101,7 @@ class FrozenBatchNorm2d(nn.Module):
         """Replace each BatchNorm2d and SyncBatchNorm in ``module`` by a frozen equal of it.
 
         A subclass that does more than normalizing, such as timm's BatchNormAct2d, becomes
-        a `FrozenBatchNormAct2d` that goes on with the rest of the original's forward
+        a ``FrozenBatchNormAct2d`` that goes on with the rest of the original's forward
         (``drop`` and ``act``); parameter names stay the same in all cases.
 
         Returns:

@@ -46,7 +46,7 @@ class DepthwiseSeparableConv2d(nn.Module):
         kernel_size: of the convolution per channel.
         padding: of the convolution per channel.
         dilation: of the convolution per channel.
-        norm1: norm after the convolution per channel, as of `get_norm`.
+        norm1: norm after the convolution per channel, as of ``get_norm``.
         activation1: activation after it.
         norm2: norm after the 1x1 convolution.
         activation2: activation after it.

@@ -169,7 +169,7 @@ class ModulatedDeformConv(_DeformConvBase):
 
         Args:
             x: (B, C_in, H, W).
-            offset: as of `DeformConv`.
+            offset: as of ``DeformConv``.
             mask: weights (B, G * kernel height * kernel width, H', W'), usually in [0, 1].
 
         Returns:

@@ -83,7 +83,7 @@ def paste_mask_in_image_old(
 ) -> Tensor:
     """Stretch one mask to the whole pixels that its box touches.
 
-    Half a pixel off, as boxes of the first detectron were; `paste_masks_in_image` is not.
+    Half a pixel off, as boxes of the first detectron were; ``paste_masks_in_image`` is not.
 
     Args:
         mask: (M, M), from 0 to 1.

@@ -31,7 +31,7 @@ def get_config_file(config_path: str) -> str:
 
 
 def available_configs() -> list[str]:
-    """What `get_config_file` accepts."""
+    """What ``get_config_file`` accepts."""
     pending = [("", files("detectron2.model_zoo").joinpath("configs"))]
     found = []
     while pending:
@@ -48,7 +48,7 @@ def get_config(config_path: str, trained: bool = False) -> Any:
     """Load a config such as ``common/train.py``.
 
     Args:
-        config_path: as of `get_config_file`.
+        config_path: as of ``get_config_file``.
         trained: set the checkpoint of the trained model; there is none here.
 
     Raises:

@@ -16,7 +16,7 @@ def detector_postprocess(
 
     Args:
         results: predictions with ``pred_boxes`` (or ``proposal_boxes``) in the pixels of
-            ``results.image_size``; also resized are ``pred_masks`` (N, 1, M, M) or `ROIMasks`,
+            ``results.image_size``; also resized are ``pred_masks`` (N, 1, M, M) or ``ROIMasks``,
             which are pasted to (N, output_height, output_width), and ``pred_keypoints``
             (N, K, 3). It is not modified.
         output_height: of the wanted image.
@@ -31,7 +31,7 @@ def detector_postprocess(
     output = Instances((height, width), **results.get_fields())
     name = next((n for n in ("pred_boxes", "proposal_boxes") if output.has(n)), None)
     if name is None:
-        raise AssertionError("Predictions must contain boxes!")
+        raise AssertionError("Predictions must contain boxes.")
     boxes: Boxes = output.get(name).clone()
     boxes.scale(scale_x, scale_y)
     boxes.clip(output.image_size)

@@ -75,7 +75,7 @@ def get_default_optimizer_params(
         weight_decay_bias,
     )
     if lr_factor_func is not None and base_lr is None:
-        raise ValueError("lr_factor_func requires base_lr")
+        raise ValueError("lr_factor_func requires base_lr.")
     defaults = {"lr": base_lr, "weight_decay": weight_decay}
     groups = []
     for module_name, module, name, parameter in _trainable_parameters(model):
@@ -99,7 +99,7 @@ def _with_bias_overrides(
     bias: dict[str, float] = {}
     if bias_lr_factor != 1.0:
         if base_lr is None:
-            raise ValueError("bias_lr_factor requires base_lr")
+            raise ValueError("bias_lr_factor requires base_lr.")
         bias["lr"] = base_lr * bias_lr_factor
     if weight_decay_bias is not None:
         bias["weight_decay"] = weight_decay_bias

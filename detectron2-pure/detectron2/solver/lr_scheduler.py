@@ -65,7 +65,7 @@ class WarmupParamScheduler(CompositeParamScheduler):
 
 
 class LRMultiplier(LRScheduler):
-    """A torch scheduler that multiplies each group's learning rate by a `ParamScheduler`.
+    """A torch scheduler that multiplies each group's learning rate by a ``ParamScheduler``.
 
     Step it once per iteration. Its state has no schedule in it: a training can be resumed with
     another one.

@@ -42,8 +42,8 @@ class BoxMode(IntEnum):
 
         Args:
             box: list or tuple of 4 or 5 numbers, or array or tensor (N, 4) or (N, 5).
-            from_mode: the `BoxMode` of ``box``.
-            to_mode: the wanted `BoxMode`.
+            from_mode: the ``BoxMode`` of ``box``.
+            to_mode: the wanted ``BoxMode``.
 
         Returns:
             The converted boxes, of the type of ``box``; a new object unless the modes agree.
@@ -185,7 +185,7 @@ class Boxes:
 
     @classmethod
     def cat(cls, boxes_list: list["Boxes"]) -> "Boxes":
-        """All boxes of several `Boxes` as one; no boxes if there are none."""
+        """All boxes of several ``Boxes`` as one; no boxes if there are none."""
         if not isinstance(boxes_list, (list, tuple)):
             raise AssertionError("Boxes.cat() takes a list or tuple of Boxes.")
         if not all([isinstance(box, Boxes) for box in boxes_list]):

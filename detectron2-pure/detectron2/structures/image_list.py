@@ -34,7 +34,7 @@ class ImageList:
 
     @torch.jit.unused
     def to(self, *args: Any, **kwargs: Any) -> "ImageList":
-        """The images on another device, or of another dtype, as of `Tensor.to`."""
+        """The images on another device, or of another dtype, as of ``Tensor.to``."""
         return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
 
     @property
@@ -56,7 +56,7 @@ class ImageList:
             pad_value: the value of the padding.
             padding_constraints: ``square_size`` (height and width become this, if positive)
                 and ``size_divisibility`` (instead of the argument), as
-                `Backbone.padding_constraints` gives them.
+                ``Backbone.padding_constraints`` gives them.
 
         Raises:
             ValueError: there are no images, they differ elsewhere, or one exceeds the square.

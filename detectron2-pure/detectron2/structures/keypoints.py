@@ -34,7 +34,7 @@ class Keypoints:
         return self.tensor.shape[0]
 
     def to(self, *args: Any, **kwargs: Any) -> Keypoints:
-        """The keypoints on another device, as of `Tensor.to`."""
+        """The keypoints on another device, as of ``Tensor.to``."""
         return Keypoints(self.tensor.to(*args, **kwargs))
 
     @property
@@ -74,7 +74,7 @@ class Keypoints:
 
     @staticmethod
     def cat(keypoints_list: Sequence[Keypoints]) -> Keypoints:
-        """The objects of several `Keypoints` as one."""
+        """The objects of several ``Keypoints`` as one."""
         if not keypoints_list or not all(isinstance(k, Keypoints) for k in keypoints_list):
             raise AssertionError("Keypoints.cat() takes at least one Keypoints, and nothing else.")
         return Keypoints(torch.cat([k.tensor for k in keypoints_list], dim=0))

@@ -46,7 +46,7 @@ def rasterize_polygons_within_box(
     """Boolean tensor (mask_size, mask_size) of the part of an object inside ``box``.
 
     Args:
-        polygons: as of `polygons_to_bitmask`.
+        polygons: as of ``polygons_to_bitmask``.
         box: (4,) as XYXY in pixels; it is stretched to the size of the result.
         mask_size: side of the result.
     """
@@ -77,7 +77,7 @@ class BitMasks:
         self.tensor = tensor
 
     def to(self, *args: Any, **kwargs: Any) -> BitMasks:
-        """The masks on another device, as of `Tensor.to`."""
+        """The masks on another device, as of ``Tensor.to``."""
         return BitMasks(self.tensor.to(*args, **kwargs))
 
     @property
@@ -151,7 +151,7 @@ class BitMasks:
 
     @staticmethod
     def cat(bitmasks_list: Sequence[BitMasks]) -> BitMasks:
-        """All masks of several `BitMasks` of equal image size as one."""
+        """All masks of several ``BitMasks`` of equal image size as one."""
         if not bitmasks_list or not all(isinstance(b, BitMasks) for b in bitmasks_list):
             raise AssertionError("BitMasks.cat() takes at least one BitMasks, and nothing else.")
         return BitMasks(torch.cat([b.tensor for b in bitmasks_list], dim=0))
@@ -261,7 +261,7 @@ class PolygonMasks:
 
     @staticmethod
     def cat(polymasks_list: Sequence[PolygonMasks]) -> PolygonMasks:
-        """All masks of several `PolygonMasks` as one."""
+        """All masks of several ``PolygonMasks`` as one."""
         if not polymasks_list or not all(isinstance(p, PolygonMasks) for p in polymasks_list):
             raise AssertionError("PolygonMasks.cat() takes at least one PolygonMasks.")
         return PolygonMasks(list(itertools.chain.from_iterable(p.polygons for p in polymasks_list)))
@@ -296,7 +296,7 @@ class ROIMasks:
         self.tensor = tensor
 
     def to(self, *args: Any, **kwargs: Any) -> ROIMasks:
-        """The masks on another device, or of another dtype, as of `Tensor.to`."""
+        """The masks on another device, or of another dtype, as of ``Tensor.to``."""
         return ROIMasks(self.tensor.to(*args, **kwargs))
 
     @property

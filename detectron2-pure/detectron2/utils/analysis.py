@@ -1,6 +1,6 @@
 """Parameters, operations and activations of models that take lists of dicts.
 
-fvcore counts them for modules that take tensors; `FlopCountAnalysis` and its kin here take what
+fvcore counts them for modules that take tensors; ``FlopCountAnalysis`` and its kin here take what
 a detector takes.
 """
 
@@ -54,7 +54,7 @@ def _map_tensors(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -
 
 
 def _tensors_in(value: Any) -> list[torch.Tensor]:
-    """All tensors in nested lists, dicts, `Instances` and `Boxes`, in order."""
+    """All tensors in nested lists, dicts, ``Instances`` and ``Boxes``, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, Boxes):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-# Processes that run on this machine. `launch` sets it; frameworks that start their own
-# processes call `create_local_process_group` or set it. Any: torch's own annotations of groups
+# Processes that run on this machine. ``launch`` sets it; frameworks that start their own
+# processes call ``create_local_process_group`` or set it. Any: torch's own annotations of groups
 # disagree with each other.
 _LOCAL_PROCESS_GROUP: Any = None
 
@@ -68,7 +68,7 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
 
 
 def destroy_process_groups() -> None:
-    """Leave the job: `get_world_size` is 1 afterwards. The opposite of joining one."""
+    """Leave the job: ``get_world_size`` is 1 afterwards. The opposite of joining one."""
     global _LOCAL_PROCESS_GROUP
     dist.destroy_process_group()
     _LOCAL_PROCESS_GROUP = None
@@ -175,7 +175,7 @@ def shared_random_seed() -> int:
     """A random integer in [0, 2**31) that is the same in every process.
 
     Drawn from numpy's global generator of the first process, hence governed by
-    `seed_all_rng`. All processes must call it.
+    ``seed_all_rng``. All processes must call it.
     """
     return all_gather(int(np.random.randint(2**31)))[0]
 

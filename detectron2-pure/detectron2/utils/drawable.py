@@ -1,4 +1,4 @@
-"""Annotations and predictions in the forms in which `Visualizer` draws them."""
+"""Annotations and predictions in the forms in which ``Visualizer`` draws them."""
 
 from __future__ import annotations
 

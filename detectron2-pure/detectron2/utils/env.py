@@ -63,7 +63,7 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Bring the global generators into a state from `get_rng_state`.
+    """Bring the global generators into a state from ``get_rng_state``.
 
     The CUDA part is skipped where there is no GPU or the state was taken without one.
     """

@@ -1,4 +1,4 @@
-"""Metrics of a training run while it goes on. Exported by `detectron2.utils.events`."""
+"""Metrics of a training run while it goes on. Exported by ``detectron2.utils.events``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_PENDING = 256
 
 
 def get_event_storage() -> EventStorage:
-    """The innermost `EventStorage` whose ``with`` block is active.
+    """The innermost ``EventStorage`` whose ``with`` block is active.
 
     Raises:
         AssertionError: there is none.
@@ -32,7 +32,7 @@ def get_event_storage() -> EventStorage:
 
 
 def has_event_storage() -> bool:
-    """Whether `get_event_storage` would find one."""
+    """Whether ``get_event_storage`` would find one."""
     return bool(_CURRENT_STORAGE_STACK)
 
 
@@ -60,7 +60,7 @@ class EventStorage:
 
     @property
     def iter(self) -> int:
-        """The current iteration. The trainer sets it; in loops of your own call `step`."""
+        """The current iteration. The trainer sets it; in loops of your own call ``step``."""
         return self._iter
 
     @iter.setter
@@ -69,11 +69,11 @@ class EventStorage:
 
     @property
     def iteration(self) -> int:
-        """Same as `iter`."""
+        """Same as ``iter``."""
         return self._iter
 
     def step(self) -> None:
-        """Go to the next iteration. Needed only where no trainer sets `iter`."""
+        """Go to the next iteration. Needed only where no trainer sets ``iter``."""
         self._iter += 1
 
     def put_scalar(
@@ -82,7 +82,7 @@ class EventStorage:
         """Add a scalar.
 
         Args:
-            name: its name; the current `name_scope` is put before it.
+            name: its name; the current ``name_scope`` is put before it.
             value: anything that ``float`` takes.
             smoothing_hint: whether writers should smooth it, as they should noisy values; must
                 be the same for each value of a name.
@@ -108,8 +108,8 @@ class EventStorage:
         """Add several scalars, as ``put_scalars(loss=my_loss, accuracy=my_accuracy)``.
 
         Args:
-            smoothing_hint: see `put_scalar`.
-            cur_iter: see `put_scalar`.
+            smoothing_hint: see ``put_scalar``.
+            cur_iter: see ``put_scalar``.
             kwargs: names and values.
         """
         for name, value in kwargs.items():
@@ -171,7 +171,7 @@ class EventStorage:
         return self._latest_scalars
 
     def latest_with_smoothing_hint(self, window_size: int = 20) -> dict[str, tuple[float, int]]:
-        """Like `latest`, but the median over a window for the scalars that asked for smoothing.
+        """Like ``latest``, but the median over a window for the scalars that asked for smoothing.
 
         Args:
             window_size: in iterations.

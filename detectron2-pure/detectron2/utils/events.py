@@ -1,4 +1,4 @@
-"""Metrics of a training run: `EventStorage` collects them, writers send them somewhere."""
+"""Metrics of a training run: ``EventStorage`` collects them, writers send them somewhere."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = [
 
 
 class EventWriter:
-    """Base of what reads the current `EventStorage` and writes it somewhere."""
+    """Base of what reads the current ``EventStorage`` and writes it somewhere."""
 
     def write(self) -> None:
         """Write what is new since the last call."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Finish; called once after the last `write`."""
+        """Finish; called once after the last ``write``."""
 
 
 def _new_scalars(
@@ -103,15 +103,17 @@ class JSONWriter(EventWriter):
 class TensorboardXWriter(EventWriter):
     """Writes scalars, images and histograms for TensorBoard.
 
-    Nothing is created on disk before the first `write`.
+    Nothing is created on disk before the first ``write``.
 
     Args:
         log_dir: the folder.
         window_size: of the median, for scalars with a smoothing hint.
-        kwargs: for `torch.utils.tensorboard.SummaryWriter`.
+        kwargs: for ``torch.utils.tensorboard.SummaryWriter``.
     """
 
-    def __init__(self, log_dir: str | os.PathLike[str], window_size: int = 20, **kwargs: Any):
+    def __init__(
+        self, log_dir: str | os.PathLike[str], window_size: int = 20, **kwargs: Any
+    ) -> None:
         self._window_size = window_size
         self._writer_args = {"log_dir": os.fspath(log_dir), **kwargs}
         self._last_write = -1

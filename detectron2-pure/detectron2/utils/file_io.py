@@ -1,7 +1,7 @@
-"""`PathManager`: files by path, by http(s) URL, or by ``detectron2://`` name.
+"""``PathManager``: files by path, by http(s) URL, or by ``detectron2://`` name.
 
 Downloads land in ``$FVCORE_CACHE`` (default ``~/.torch/iopath_cache``) and are kept. Users
-register handlers of their own on `PathManager`.
+register handlers of their own on ``PathManager``.
 """
 
 from __future__ import annotations

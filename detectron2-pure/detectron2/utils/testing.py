@@ -73,7 +73,7 @@ def assert_instances_allclose(
     msg: str = "",
     size_as_tensor: bool = False,
 ) -> None:
-    """Check that two `Instances` have the same size and fields, and nearly the same values.
+    """Check that two ``Instances`` have the same size and fields, and nearly the same values.
 
     Args:
         input: one.

@@ -1,6 +1,6 @@
 """Several scales from the single one of a plain transformer (ViTDet, arXiv:2203.16527).
 
-Shape letters: B batch, C channels, H height, W width.
+Letters: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The neck of the DETR family: every level projected to one width, and coarser levels added.
 
-Shape letters: B batch, C channels, H height, W width, L levels.
+Letters: B batch, C channels, H height, W width, L levels.
 """
 
 from __future__ import annotations

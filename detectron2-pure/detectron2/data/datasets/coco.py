@@ -40,7 +40,7 @@ def load_coco_json(
 ) -> list[dict[str, Any]]:
     """Load instances from a COCO json.
 
-    Single bad annotations are left out with a warning; see `_coco_file` for what is an error.
+    Single bad annotations are left out with a warning; see ``_coco_file`` for what is an error.
     An annotation whose polygons are all unusable keeps its box. "info", "area" and "iscrowd"
     may be missing, and so may "annotations" (a test set).
 
@@ -57,7 +57,7 @@ def load_coco_json(
         annotations, whose boxes are ``BoxMode.XYWH_ABS``.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError, AssertionError: as `CocoFile`.
+        FileNotFoundError, ValueError, KeyError, AssertionError: as ``CocoFile``.
     """
     start = time.perf_counter()
     # The ids of the 2014 "minival" split are known to repeat.
@@ -78,7 +78,7 @@ def _to_records(
     extra_annotation_keys: Sequence[str],
     image_keys: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """The records of `load_coco_json`, with more keys of each image where present."""
+    """The records of ``load_coco_json``, with more keys of each image where present."""
     keys = (*_ANNOTATION_KEYS, *extra_annotation_keys)
     bad_masks: list[Any] = []
     records = []
@@ -323,7 +323,7 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     """Write a registered dataset as COCO json.
 
     Args:
-        dataset_name: see `convert_to_coco_dict`.
+        dataset_name: see ``convert_to_coco_dict``.
         output_file: local path.
         allow_cached: keep the file if it exists, with a warning, whatever it holds.
     """

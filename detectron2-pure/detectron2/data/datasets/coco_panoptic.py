@@ -79,7 +79,7 @@ def register_coco_panoptic(
 
     Args:
         name: of the dataset.
-        metadata: with the maps of ids that `load_coco_panoptic_json` needs.
+        metadata: with the maps of ids that ``load_coco_panoptic_json`` needs.
         image_root: folder of the images.
         panoptic_root: folder of the PNGs.
         panoptic_json: the annotations.

@@ -28,16 +28,16 @@ def load_lvis_json(
     Args:
         json_file: the annotations.
         image_root: folder that holds COCO's folders of images, such as ``val2017``.
-        dataset_name: given, its metadata gets what `load_coco_json` puts there and
+        dataset_name: given, its metadata gets what ``load_coco_json`` puts there and
             ``class_image_count``, how many training images have each category.
         extra_annotation_keys: further keys of each annotation to keep, where present.
 
     Returns:
-        Records as those of `load_coco_json`, but always with category ids from 0 on; and with
+        Records as those of ``load_coco_json``, but always with category ids from 0 on; and with
         neg_category_ids and not_exhaustive_category_ids, which are the file's.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError, AssertionError: as `load_coco_json`.
+        FileNotFoundError, ValueError, KeyError, AssertionError: as ``load_coco_json``.
     """
     content = CocoFile(json_file)
     id_map = {category["id"]: i for i, category in enumerate(content.categories)}
@@ -62,7 +62,7 @@ def register_lvis_instances(
         name: of the dataset.
         metadata: extra facts about it; ``{}`` is fine.
         json_file: the annotations.
-        image_root: see `load_lvis_json`.
+        image_root: see ``load_lvis_json``.
 
     Raises:
         AssertionError: the name is taken by something else, or the metadata differ.
@@ -77,6 +77,6 @@ def register_lvis_instances(
 def get_lvis_instances_meta(dataset_name: str) -> dict[str, Any]:
     """What is known about a split of LVIS before its file is read: nothing.
 
-    The names of the 1,203 categories come from the file, see `load_lvis_json`.
+    The names of the 1,203 categories come from the file, see ``load_lvis_json``.
     """
     return {}

@@ -103,7 +103,7 @@ class TrainingSampler(_EndlessSampler):
 
 
 class RandomSubsetTrainingSampler(TrainingSampler):
-    """Like `TrainingSampler` on a random part of the dataset.
+    """Like ``TrainingSampler`` on a random part of the dataset.
 
     Args:
         size: of the dataset.
@@ -151,7 +151,7 @@ class RepeatFactorTrainingSampler(_EndlessSampler):
     Args:
         repeat_factors: (N,) float tensor.
         shuffle: a new permutation in every pass.
-        seed: see `TrainingSampler`.
+        seed: see ``TrainingSampler``.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Deterministic transforms, and random augmentations that make them.
 
-A `Transform` maps images, boxes, polygons, key points and segmentation in one fixed way. An
-`Augmentation` looks at its input, draws from numpy's global generator and returns the
-`Transform` to apply. The basic transforms are fvcore's.
+A ``Transform`` maps images, boxes, polygons, key points and segmentation in one fixed way. An
+``Augmentation`` looks at its input, draws from numpy's global generator and returns the
+``Transform`` to apply. The basic transforms are fvcore's.
 """
 
 from detectron2.data.transforms.augmentation import (

@@ -30,7 +30,7 @@ def _check_img_dtype(img: Any) -> None:
 
 
 def _input_names(augmentation: Augmentation) -> tuple[str, ...]:
-    """The attributes of the `AugInput` that ``augmentation.get_transform`` takes, in order."""
+    """The attributes of the ``AugInput`` that ``augmentation.get_transform`` takes, in order."""
     if augmentation.input_args is not None:
         return augmentation.input_args
     parameters = list(inspect.signature(augmentation.get_transform).parameters.values())
@@ -63,10 +63,10 @@ def _get_aug_input_args(augmentation: Augmentation, aug_input: AugInput) -> list
 
 
 class Augmentation:
-    """A random policy: looks at the input, returns the `Transform` to apply to it.
+    """A random policy: looks at the input, returns the ``Transform`` to apply to it.
 
     Subclasses write ``get_transform(self, image, ...)``, whose parameters are filled by name
-    from the attributes of the `AugInput` (a sole parameter is always the image), and draw from
+    from the attributes of the ``AugInput`` (a sole parameter is always the image), and draw from
     numpy's global generator only, which the loader seeds for every sample.
 
     Attributes:
@@ -145,7 +145,7 @@ class _TransformToAug(Augmentation):
 
 
 def _transform_to_aug(tfm_or_aug: Transform | Augmentation) -> Augmentation:
-    """An `Augmentation` from either kind."""
+    """An ``Augmentation`` from either kind."""
     if isinstance(tfm_or_aug, Augmentation):
         return tfm_or_aug
     assert isinstance(tfm_or_aug, Transform), (
@@ -176,7 +176,7 @@ class AugmentationList(Augmentation):
 class AugInput:
     """The things that augmentations may look at; transformed together, in place.
 
-    A subclass with more attributes (and a `transform` that handles them) works with
+    A subclass with more attributes (and a ``transform`` that handles them) works with
     augmentations that name those attributes.
 
     Args:
@@ -218,7 +218,7 @@ class AugInput:
 def apply_augmentations(
     augmentations: Sequence[Augmentation | Transform], inputs: AugInput | np.ndarray
 ) -> tuple[Any, TransformList]:
-    """Augment an `AugInput` (in place) or a bare image.
+    """Augment an ``AugInput`` (in place) or a bare image.
 
     Returns:
         The augmented input, of the type that was given, and the transforms that were applied,

@@ -122,12 +122,12 @@ class RandomCrop(Augmentation):
 
 
 class RandomCrop_CategoryAreaConstraint(Augmentation):
-    """A `RandomCrop` in which no category of the segmentation fills too much.
+    """A ``RandomCrop`` in which no category of the segmentation fills too much.
 
     Ten windows are tried; the last one is taken whatever it holds.
 
     Args:
-        crop_type, crop_size: see `RandomCrop`.
+        crop_type, crop_size: see ``RandomCrop``.
         single_category_max_area: largest fraction of the labeled pixels; 1 allows everything.
         ignored_category: label of pixels that don't count.
     """

@@ -1,4 +1,4 @@
-"""All augmentations; here those that resize, flip, rotate or stretch, and `RandomApply`."""
+"""All augmentations; here those that resize, flip, rotate or stretch, and ``RandomApply``."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class RandomFlip(Augmentation):
                 "RandomFlip(horizontal=True), RandomFlip(horizontal=False, vertical=True)."
             )
         if not horizontal and not vertical:
-            raise ValueError("At least one of horiz or vert has to be True!")
+            raise ValueError("At least one of horiz or vert has to be True.")
         self.prob = prob
         self.horizontal = horizontal
         self.vertical = vertical
@@ -225,7 +225,7 @@ class RandomResize(Augmentation):
 class ResizeScale(Augmentation):
     """Resize to fit into a randomly scaled target, keeping the aspect ratio.
 
-    With `FixedSizeCrop` this is large-scale jittering (Ghiasi et al., Simple Copy-Paste, 2021).
+    With ``FixedSizeCrop`` this is large-scale jittering (Ghiasi et al., Simple Copy-Paste, 2021).
 
     Args:
         min_scale, max_scale: range of the factor.

@@ -60,7 +60,7 @@ class CropTransform(_FvcoreCropTransform):
     """
 
     def apply_polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Cut polygons, (P, 2) each, at the window; see `clip_polygons`."""
+        """Cut polygons, (P, 2) each, at the window; see ``clip_polygons``."""
         low = np.array([self.x0, self.y0], dtype=np.float64)
         return [self.apply_coords(p) for p in clip_polygons(polygons, low, low + (self.w, self.h))]
 
@@ -343,7 +343,7 @@ class ColorTransform(Transform):
 
 
 class PILColorTransform(ColorTransform):
-    """Like `ColorTransform` with an ``op`` from PIL image to PIL image."""
+    """Like ``ColorTransform`` with an ``op`` from PIL image to PIL image."""
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """``op`` on the image as a PIL image."""

@@ -14,7 +14,7 @@ class Backbone(nn.Module, metaclass=ABCMeta):
     """A network from images (B, C, H, W) to a dictionary of feature maps.
 
     Subclasses usually set ``_out_features`` (names), ``_out_feature_channels`` and
-    ``_out_feature_strides`` (by name), from which `output_shape` answers.
+    ``_out_feature_strides`` (by name), from which ``output_shape`` answers.
     """
 
     _out_features: list[str]
@@ -32,7 +32,7 @@ class Backbone(nn.Module, metaclass=ABCMeta):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """Wishes for `ImageList.from_tensors`: ``size_divisibility``, ``square_size``."""
+        """Wishes for ``ImageList.from_tensors``: ``size_divisibility``, ``square_size``."""
         return {}
 
     def output_shape(self) -> dict[str, ShapeSpec]:

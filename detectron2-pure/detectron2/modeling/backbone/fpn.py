@@ -35,7 +35,7 @@ class FPN(Backbone):
         bottom_up: the backbone.
         in_features: its features to use, finest first; each has twice the stride of the last.
         out_channels: channels of all outputs.
-        norm: as of `get_norm`.
+        norm: as of ``get_norm``.
         top_block: module that makes coarser outputs; its ``in_feature`` is a feature of the
             backbone or an output.
         fuse_type: ``"sum"`` or ``"avg"`` of a map and the coarser one.
@@ -129,7 +129,7 @@ def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
     """Raise AssertionError unless each stride is twice the one before it."""
     for before, stride in pairwise(strides):
         if stride != 2 * before:
-            raise AssertionError(f"Strides {stride} {before} are not log2 contiguous")
+            raise AssertionError(f"Strides {stride} {before} are not log2 contiguous.")
 
 
 class LastLevelMaxPool(nn.Module):

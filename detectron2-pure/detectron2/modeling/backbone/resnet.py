@@ -73,7 +73,7 @@ class BasicStem(CNNBlockBase):
 
 
 class _ResidualBlock(CNNBlockBase):
-    """Adds what `residual` computes to the input, projected where its shape changes."""
+    """Adds what ``residual`` computes to the input, projected where its shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
         super().__init__(in_channels, out_channels, stride)
@@ -149,7 +149,7 @@ class BottleneckBlock(_ResidualBlock):
 
 
 class DeformBottleneckBlock(_ResidualBlock):
-    """`BottleneckBlock` whose 3x3 convolution is deformable (arXiv:1703.06211).
+    """``BottleneckBlock`` whose 3x3 convolution is deformable (arXiv:1703.06211).
 
     Args:
         deform_modulated: also weigh the samples (DCNv2, arXiv:1811.11168).
@@ -211,10 +211,10 @@ class ResNet(Backbone):
 
     Args:
         stem: the first block.
-        stages: lists of blocks, as `make_stage` returns them.
+        stages: lists of blocks, as ``make_stage`` returns them.
         num_classes: if given, ``linear`` classifies the image.
         out_features: of ``stem``, ``res2`` to ``res5`` and ``linear``; default: the last.
-        freeze_at: see `freeze`.
+        freeze_at: see ``freeze``.
     """
 
     def __init__(
@@ -340,7 +340,7 @@ class ResNet(Backbone):
 
         Args:
             depth: which one.
-            block_class: default: `BasicBlock` up to depth 34, then `BottleneckBlock`.
+            block_class: default: ``BasicBlock`` up to depth 34, then ``BottleneckBlock``.
             kwargs: arguments of the class. Basic blocks have no 1x1 convolution and ignore
                 ``stride_in_1x1``.
         """
@@ -370,7 +370,7 @@ class ResNet(Backbone):
 
 
 def make_stage(*args: Any, **kwargs: Any) -> list[CNNBlockBase]:
-    """`ResNet.make_stage`, under the name that older configs import."""
+    """``ResNet.make_stage``, under the name that older configs import."""
     return ResNet.make_stage(*args, **kwargs)
 
 

@@ -27,7 +27,7 @@ def point_sample(input: Tensor, point_coords: Tensor, **kwargs: Any) -> Tensor:
     Args:
         input: maps (N, C, H, W).
         point_coords: (N, P, 2) or (N, H', W', 2) as (x, y), from 0 to 1 over the map.
-        kwargs: of `torch.nn.functional.grid_sample`.
+        kwargs: of ``torch.nn.functional.grid_sample``.
 
     Returns:
         (N, C, P) or (N, C, H', W').
@@ -140,7 +140,7 @@ def sample_point_labels(instances: Sequence[Instances], point_coords: Tensor) ->
     """How much of each point belongs to its object's mask, (N, P) from 0 to 1.
 
     Args:
-        instances: per image, with ``proposal_boxes`` and ``gt_masks`` (`BitMasks`); N in all.
+        instances: per image, with ``proposal_boxes`` and ``gt_masks`` (``BitMasks``); N in all.
         point_coords: (N, P, 2), from 0 to 1 over each box.
     """
     with torch.no_grad():

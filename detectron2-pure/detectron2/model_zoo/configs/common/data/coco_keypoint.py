@@ -1,4 +1,4 @@
-"""COCO 2017 persons with key points: the detection config for `keypoints_coco_2017_*`."""
+"""COCO 2017 persons with key points: the detection config for ``keypoints_coco_2017_*``."""
 
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.model_zoo.configs.common.data.coco import dataloader
