@@ -44,6 +44,9 @@ class TensorDetector(nn.Module):
         dims = {0: Dim("batch", min=1), 2: Dim.AUTO, 3: Dim.AUTO}
         program = torch.export.export(TensorDetector(model), (images,), dynamic_shapes=(dims,))
 
+    The example has two images or more, since torch takes a single one for a constant. The program
+    takes any number.
+
     Args:
         model: a :class:`~detrex.modeling.detr.DETR`, in evaluation mode.
     """
