@@ -6,7 +6,7 @@ import copy
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ layer: one whose attentions have no use for them ignores them. Any other must be
 
 
 @functools.cache
-def _signature(kind: type[nn.Module]) -> tuple[str, ...] | None:
-    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+def _parameters(forward: Callable) -> tuple[str, ...] | None:
+    parameters = list(inspect.signature(forward).parameters.values())[1:]  # without self
     if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
         return None
     return tuple(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY)
@@ -37,7 +37,7 @@ def _signature(kind: type[nn.Module]) -> tuple[str, ...] | None:
 @torch.compiler.assume_constant_result
 def _taken(kind: type[nn.Module]) -> tuple[str, ...] | None:
     """Keywords that the ``forward`` of a kind of attention takes; None if it takes any."""
-    return _signature(kind)  # type: ignore[arg-type]  # its metaclass can be hashed
+    return _parameters(kind.forward)
 
 
 def _check_keywords(given: Iterable[str], attentions: Iterable[nn.Module]) -> None:

@@ -66,8 +66,8 @@ def _forward_kernel(channels: int) -> Callable:
                 total = zeros(out_rows, channels)
                 first = query // num_queries * num_tokens  # token of the image, then of the level
                 for level in range(len(levels)):
-                    height, width, level_points = levels[level]
-                    for _ in range(level_points):
+                    height, width = levels[level, 0], levels[level, 1]
+                    for _ in range(levels[level, 2]):
                         x = points[i, 0] * np.float64(width) - 0.5
                         y = points[i, 1] * np.float64(height) - 0.5
                         if -1 < x < width and -1 < y < height:  # false for NaN
@@ -107,8 +107,8 @@ def _backward_kernel(channels: int) -> Callable:
                 i = query_head * num_points
                 first = image * num_tokens  # token of the image, then of the level
                 for level in range(len(levels)):
-                    height, width, level_points = levels[level]
-                    for _ in range(level_points):
+                    height, width = levels[level, 0], levels[level, 1]
+                    for _ in range(levels[level, 2]):
                         x = points[i, 0] * np.float64(width) - 0.5
                         y = points[i, 1] * np.float64(height) - 0.5
                         by_x, by_y, by_weight = 0.0, 0.0, 0.0
