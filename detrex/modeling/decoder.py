@@ -59,10 +59,23 @@ class Decoder(nn.Module):
         self.query_pos = query_pos
         self.eval_layers = eval_layers
         self.activation_checkpointing = activation_checkpointing
-        self._adopt(predictor)
+        self.predictor = predictor
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A predictor, or one of its modules, may be replaced at any time."""
+        predictor = vars(self).get("predictor")
+        if name == "predictor":
+            self._adopt(value)
+        else:
+            super().__setattr__(name, value)
+            if predictor is not None and name in dict(predictor.named_children()):
+                setattr(predictor, name, value)
 
     def _adopt(self, predictor: nn.Module) -> None:
         """Registers the predictor's modules here, and keeps the predictor beside them."""
+        if "predictor" in vars(self):
+            for name, _ in self.predictor.named_children():
+                delattr(self, name)
         own = [name for name, _ in (*predictor.named_parameters(), *predictor.named_buffers())]
         tensors = [name for name in own if "." not in name]
         taken = [name for name, _ in predictor.named_children() if hasattr(self, name)]

@@ -151,6 +151,17 @@ def test_modules_are_named_as_the_decoders_own():
     assert again.predictor.norm is again.norm and again.norm is not made.norm
 
 
+def test_a_predictor_and_its_modules_may_be_replaced():
+    made = decoder(predictor(norm=nn.LayerNorm(WIDTH)))
+    made.norm = nn.Identity()
+    assert made.predictor.norm is made.norm and "norm.weight" not in made.state_dict()
+    made.class_embed = nn.ModuleList(ClassHead(WIDTH, 2) for _ in range(LAYERS))
+    assert made(queries(), memory())[0].logits.shape[-1] == 2
+    made.predictor = Running()
+    assert [n for n, _ in made.named_children()] == ["layers", "query_pos", "bins"]
+    assert "distributions" in made(queries(), memory())[0].extras
+
+
 class Bare(nn.Module):
     def __init__(self) -> None:
         super().__init__()
