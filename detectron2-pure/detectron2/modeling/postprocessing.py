@@ -31,7 +31,7 @@ def detector_postprocess(
     output = Instances((height, width), **results.get_fields())
     name = next((n for n in ("pred_boxes", "proposal_boxes") if output.has(n)), None)
     if name is None:
-        raise AssertionError("Predictions must contain boxes.")
+        raise AssertionError("Predictions must contain boxes!")
     boxes: Boxes = output.get(name).clone()
     boxes.scale(scale_x, scale_y)
     boxes.clip(output.image_size)

@@ -46,7 +46,7 @@ class Instances:
 
     def __getattr__(self, name: str) -> Any:
         if name == "_fields" or name not in self._fields:
-            raise AttributeError(f"Cannot find field '{name}' in the given Instances.")
+            raise AttributeError(f"Cannot find field '{name}' in the given Instances!")
         return self._fields[name]
 
     def set(self, name: str, value: Any) -> None:
@@ -85,7 +85,7 @@ class Instances:
         """New instances with every field indexed; an integer gives instances of length 1."""
         if type(item) is int:
             if not -len(self) <= item < len(self):
-                raise IndexError("Instances index out of range.")
+                raise IndexError("Instances index out of range!")
             item = slice(item, item + 1 or None)
         result = Instances(self._image_size)
         for name, field in self._fields.items():
@@ -95,10 +95,10 @@ class Instances:
     def __len__(self) -> int:
         for field in self._fields.values():
             return len(field)
-        raise NotImplementedError("Empty Instances does not support __len__.")
+        raise NotImplementedError("Empty Instances does not support __len__!")
 
     def __iter__(self) -> Any:
-        raise NotImplementedError("`Instances` object is not iterable.")
+        raise NotImplementedError("`Instances` object is not iterable!")
 
     @staticmethod
     def cat(instance_lists: Sequence[Instances]) -> Instances:

@@ -100,7 +100,7 @@ class RandomFlip(Augmentation):
                 "RandomFlip(horizontal=True), RandomFlip(horizontal=False, vertical=True)."
             )
         if not horizontal and not vertical:
-            raise ValueError("At least one of horiz or vert has to be True.")
+            raise ValueError("At least one of horiz or vert has to be True!")
         self.prob = prob
         self.horizontal = horizontal
         self.vertical = vertical

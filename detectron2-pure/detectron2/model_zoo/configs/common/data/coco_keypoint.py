@@ -1,7 +1,8 @@
-"""COCO 2017 persons with key points: the detection config for ``keypoints_coco_2017_*``."""
+"""COCO 2017 persons with key points: the detection config for `keypoints_coco_2017_*`."""
 
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from detectron2.model_zoo.configs.common.data.coco import dataloader
+
+from .coco import dataloader
 
 dataloader.train.dataset.names = "keypoints_coco_2017_train"
 dataloader.train.dataset.min_keypoints = 1

@@ -2,7 +2,8 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.evaluation import COCOEvaluator, COCOPanopticEvaluator, SemSegEvaluator
-from detectron2.model_zoo.configs.common.data.coco import dataloader
+
+from .coco import dataloader
 
 dataloader.train.dataset.names = "coco_2017_train_panoptic_separated"
 dataloader.train.dataset.filter_empty = False
