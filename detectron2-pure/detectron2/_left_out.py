@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -176,14 +176,17 @@ def install() -> None:
         sys.meta_path.append(_LeftOutFinder())
 
 
-def explain(module: str, name: str) -> Any:
-    """Body of a package's module-level ``__getattr__``.
+def explain_missing(module: str) -> Callable[[str], Any]:
+    """The module-level ``__getattr__`` of a module.
 
-    Raises:
-        ImportError: ``name`` is exported by the full package only.
-        AttributeError: ``name`` is unknown to both.
+    It raises ``ImportError`` for what the full package alone exports, and ``AttributeError`` for
+    what neither has.
     """
-    what = NAMES.get(module, {}).get(name)
-    if what:
-        raise ImportError(_sentence(f"{module}.{name}", what), name=module)
-    raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    def getattr_of_module(name: str) -> Any:
+        what = NAMES.get(module, {}).get(name)
+        if what:
+            raise ImportError(_sentence(f"{module}.{name}", what), name=module)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return getattr_of_module

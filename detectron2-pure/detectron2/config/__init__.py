@@ -1,8 +1,6 @@
 """LazyConfig: configs as Python files, instantiated when they are needed."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.config.config import (
     CfgNode,
     configurable,
@@ -26,6 +24,4 @@ __all__ = [
     "upgrade_config",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

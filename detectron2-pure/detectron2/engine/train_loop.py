@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +88,22 @@ class SimpleTrainer(TrainerBase):
 
         if self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        losses, loss_dict = _sum_losses(self.model(data))
+        with self._precision_context():
+            losses, loss_dict = _sum_losses(self.model(data))
         if not self.zero_grad_before_forward:
             self.optimizer.zero_grad()
-        losses.backward()
+        self._scale_losses(losses).backward()
         self.after_backward()
         self._log_metrics(loss_dict, data_time)
+        self._step_optimizer()
+
+    def _precision_context(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def _scale_losses(self, losses: torch.Tensor) -> torch.Tensor:
+        return losses
+
+    def _step_optimizer(self) -> None:
         self.optimizer.step()
 
     def _check_training_mode(self) -> None:
@@ -223,32 +234,20 @@ class AMPTrainer(SimpleTrainer):
         self.grad_scaler = grad_scaler
         self.log_grad_scaler = log_grad_scaler
 
-    def run_step(self) -> None:
-        """As in ``SimpleTrainer``, with autocast and, for float16, a scaled loss."""
-        self._check_training_mode()
-        start = time.perf_counter()
-        data = self._next_batch()
-        data_time = time.perf_counter() - start
+    def _precision_context(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device_type, dtype=self.precision)
 
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        with torch.autocast(self.device_type, dtype=self.precision):
-            losses, loss_dict = _sum_losses(self.model(data))
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
-        self._backward(losses)
-        self.after_backward()
+    def _scale_losses(self, losses: torch.Tensor) -> torch.Tensor:
+        return losses if self.grad_scaler is None else self.grad_scaler.scale(losses)
+
+    def _log_metrics(self, loss_dict: Mapping[str, torch.Tensor], data_time: float) -> None:
         if self.log_grad_scaler and self.grad_scaler is not None:
             self.storage.put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())
-        self._log_metrics(loss_dict, data_time)
-        self._update()
+        super()._log_metrics(loss_dict, data_time)
 
-    def _backward(self, losses: torch.Tensor) -> None:
-        (losses if self.grad_scaler is None else self.grad_scaler.scale(losses)).backward()
-
-    def _update(self) -> None:
+    def _step_optimizer(self) -> None:
         if self.grad_scaler is None:
-            self.optimizer.step()
+            super()._step_optimizer()
         else:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()

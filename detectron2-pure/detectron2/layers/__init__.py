@@ -1,8 +1,6 @@
 """Layers: extensions of torch.nn and torchvision.ops."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.layers.aspp import ASPP
 from detectron2.layers.batch_norm import (
     CycleBatchNormList,
@@ -66,6 +64,4 @@ __all__ = [
     "shapes_to_tensor",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

@@ -1,8 +1,6 @@
 """Parts of detection models."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.modeling.backbone import (
     BACKBONE_REGISTRY,
     FPN,
@@ -54,6 +52,4 @@ __all__ = [
     "subsample_labels",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

@@ -1,8 +1,6 @@
 """Parameter groups and learning-rate schedules."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.solver.build import (
     build_lr_scheduler,
     build_optimizer,
@@ -22,6 +20,4 @@ __all__ = [
     "maybe_add_gradient_clipping",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

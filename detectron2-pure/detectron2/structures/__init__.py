@@ -3,7 +3,7 @@
 from typing import Any
 
 from detectron2._left_out import FULL_PACKAGE
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.structures.boxes import (
     Boxes,
     BoxMode,
@@ -58,5 +58,4 @@ class RotatedBoxes(Boxes):
         )
 
 
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

@@ -1,8 +1,6 @@
 """Dataset formats, and the datasets that are known by name."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.data.datasets import builtin  # noqa: F401  (registers the built-in names)
 from detectron2.data.datasets.coco import (
     convert_to_coco_dict,
@@ -34,6 +32,4 @@ __all__ = [
     "register_lvis_instances",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

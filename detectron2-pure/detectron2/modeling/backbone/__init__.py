@@ -1,8 +1,6 @@
 """Backbones."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.build import BACKBONE_REGISTRY, build_backbone
@@ -34,6 +32,4 @@ __all__ = [
     "make_stage",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.layers import (
     CNNBlockBase,
     Conv2d,
@@ -374,5 +374,4 @@ def make_stage(*args: Any, **kwargs: Any) -> list[CNNBlockBase]:
     return ResNet.make_stage(*args, **kwargs)
 
 
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)

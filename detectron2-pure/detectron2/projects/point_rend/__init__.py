@@ -1,8 +1,6 @@
 """Points instead of grids, for masks (PointRend, arXiv:1912.08193)."""
 
-from typing import Any
-
-from detectron2._left_out import explain as _explain
+from detectron2._left_out import explain_missing as _explain_missing
 from detectron2.projects.point_rend.color_augmentation import ColorAugSSDTransform
 from detectron2.projects.point_rend.point_features import (
     get_uncertain_point_coords_with_randomness,
@@ -15,6 +13,4 @@ __all__ = [
     "point_sample",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    return _explain(__name__, name)
+__getattr__ = _explain_missing(__name__)
