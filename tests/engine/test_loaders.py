@@ -8,9 +8,11 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from stream_cases import PLACES, SEED, SEEDS, STREAMS, SeedsSeen
 
 from detrex.engine import TrainStream
-from detrex.engine.loaders import StreamSampler, instantiate_with
+from detrex.engine.loaders import SeededSamples, StreamSampler, instantiate_with
 
 SIZES = [(40, 30), (30, 40), (40, 30), (30, 30), (50, 20), (20, 50), (30, 60)]
 
@@ -83,11 +85,28 @@ def test_a_loader_of_another_kind_is_left_alone():
     assert batches(TrainStream(node, 3).loader(), 2) == ["batch", "batch"]
 
 
-def test_stream_sampler_groups_in_the_order_of_completion():
-    sampler = StreamSampler([0, 1, 2, 3, 4, 5], batch_size=2, group_of=lambda i: i % 2)
-    assert list(sampler) == [(0, 0), (2, 1), (1, 2), (3, 3)]
-    later = StreamSampler([0, 1, 2, 3, 4, 5], 2, start_batch=1, group_of=lambda i: i % 2)
-    assert list(later) == [(1, 2), (3, 3)]
+@pytest.mark.parametrize("name", STREAMS)
+def test_batches_of_a_stream(name):
+    case = STREAMS[name]
+    sampler = StreamSampler(case.indices, case.batch_size, case.start_batch, case.group_of)
+    samples = [index.sample for index in sampler]
+    assert samples == [index for batch in case.batches for index in batch]
+
+
+def test_places_are_counted_batch_by_batch():
+    case = STREAMS["groups from the middle"]
+    sampler = StreamSampler(case.indices, case.batch_size, case.start_batch, case.group_of)
+    assert list(sampler) == [(4, 4), (6, 5), (5, 6), (7, 7)]
+
+
+@pytest.mark.parametrize(("rank", "processes", "start_batch", "places"), PLACES)
+def test_seeds_of_samples(monkeypatch, rank, processes, start_batch, places):
+    monkeypatch.setattr(comm, "get_rank", lambda: rank)
+    monkeypatch.setattr(comm, "get_world_size", lambda: processes)
+    samples = SeededSamples(SeedsSeen(), None, SEED)
+    stream = StreamSampler(range(20), batch_size=2, start_batch=start_batch)
+    indices = itertools.islice(stream, len(places))
+    assert [samples[at] for at in indices] == [SEEDS[place] for place in places]
 
 
 def test_instantiate_with_leaves_the_node_as_it_is():
