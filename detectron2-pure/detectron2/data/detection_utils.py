@@ -188,11 +188,9 @@ def transform_keypoint_annotations(
     if sum(isinstance(step, T.HFlipTransform) for step in steps) % 2 == 1:
         if keypoint_hflip_indices is None:
             raise ValueError("Cannot flip keypoints without providing flip indices!")
-        has, known = len(points), len(keypoint_hflip_indices)
-        if known != has:
-            raise ValueError(
-                f"Keypoint data has {has} points, but metadata contains {known} points!"
-            )
+        n, known = len(points), len(keypoint_hflip_indices)
+        if n != known:
+            raise ValueError(f"Keypoint data has {n} points, but metadata contains {known} points!")
         points = points[np.asarray(keypoint_hflip_indices, dtype=np.int64)]
     points[points[:, 2] == 0] = 0  # COCO's convention
     return points
