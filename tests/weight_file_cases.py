@@ -6,9 +6,11 @@ detectron2-pure stands alone. Both are tested with this one table.
 
 from __future__ import annotations
 
+import datetime
 import os
 import pickle
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -45,6 +47,13 @@ LOADED: dict[str, dict[str, Any]] = {
     },
     "containers": {"model": WEIGHTS, "seen": {1, 2}, "betas": (0.9, 0.999), "none": None},
 }
+
+REFUSED: dict[str, Any] = {
+    "a default dictionary": defaultdict(list),
+    "a date": datetime.date(2020, 1, 1),
+    "a slice": slice(1),
+}
+"""What training scripts may save beside the weights, but what is not known to be harmless."""
 
 
 def save(path: Path, content: dict[str, Any], how: str) -> Path:

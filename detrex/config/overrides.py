@@ -36,12 +36,12 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise ValueError(
-                f"override {override!r} is not of the form key=value, for example "
+                f"The override {override!r} is not of the form key=value, for example "
                 "train.max_iter=100; options such as --num-gpus go before the overrides."
             )
     problems = unknown_keys(cfg, overrides)
     if problems:
-        raise KeyError("; ".join(problems))
+        raise KeyError(" ".join(problems))
     cfg = copy.deepcopy(cfg)
     for override in overrides:
         if override.startswith("~"):
@@ -63,8 +63,8 @@ def _set(cfg: DictConfig, override: str) -> None:
     except Exception as e:  # of the parser's own kind
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(
-            f"the value of the override {override!r} cannot be read: {reason}; text with special "
-            f"characters goes into quotes, as in \"{key}='...'\""
+            f"The value of the override {override!r} cannot be read ({reason}); put text with "
+            f"special characters in quotes, as in \"{key}='...'\"."
         ) from e
 
 
@@ -76,7 +76,7 @@ def _remove(cfg: DictConfig, key: str) -> None:
 
 
 def unknown_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
-    """One sentence for each override whose key does not exist in ``cfg``."""
+    """What is wrong with each override whose key does not exist in ``cfg``."""
     problems = []
     for override in overrides:
         key = override.split("=", 1)[0].strip()
@@ -139,8 +139,8 @@ def _explain(cfg: DictConfig, key: str) -> str:
         # The same last name elsewhere in the tree: a right key with a wrong path.
         last = key.rsplit(".", 1)[-1]
         nearest = [k for k in known if k.rsplit(".", 1)[-1] == last][:3]
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "no key looks like it;"
-    return f"the config has no key {key!r}: {hint} (+{key}=... adds a new one)"
+    hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
+    return f"The config has no key {key!r}.{hint} To add it, write +{key}=... with a value."
 
 
 def _all_keys(node: Any, prefix: str = "") -> Iterator[str]:
