@@ -208,7 +208,7 @@ def test_a_config_that_comes_with_detrex_is_found_by_its_name(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.max_itre=10"], "no key 'train.max_itre': did you mean train.max_iter"),
+        (["train.max_itre=10"], "no key 'train.max_itre'. Did you mean train.max_iter"),
         (["train.device=quantum"], "train.device='quantum' is no device"),
         (["dataloader.train.dataset.json_file=no.json"], "'no.json' does not exist"),
         (["dataloader.test.dataset.image_root=nowhere"], "'nowhere' does not exist"),

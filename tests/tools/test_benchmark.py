@@ -152,7 +152,7 @@ def test_data(tiny, tmp_path, capsys):
 
 def test_what_is_wrong_is_said_in_one_sentence(tiny, tmp_path, capsys):
     assert error(capsys, "no.py").startswith("error: config file 'no.py' does not exist")
-    assert "did you mean model.num_classes?" in error(capsys, tiny, "model.num_clases=3")
+    assert "Did you mean model.num_classes?" in error(capsys, tiny, "model.num_clases=3")
     assert "--repeats 1: it has to be at least 2" in error(capsys, tiny, "--repeats", "1")
     assert "--size 0 5: sides are" in error(capsys, tiny, "--size", "0", "5")
     text = error(capsys, tiny, "--task", "training", "--dtype", "bfloat16")
