@@ -20,6 +20,19 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"model.{name} is {count}, but must be at least 1.")
 
 
+def check_can_checkpoint(part: Any) -> None:
+    """An encoder or decoder that knows of activation checkpointing.
+
+    Raises:
+        ValueError: it doesn't, so that the switch would do nothing.
+    """
+    if not hasattr(part, "activation_checkpointing"):
+        raise ValueError(
+            f"model.activation_checkpointing is true, but {type(part).__name__} has no attribute "
+            "of that name: run its layers by detrex.layers.checkpointed, or leave it false."
+        )
+
+
 def check_same_classes(of_model: int, of_criterion: int) -> None:
     """The criterion counts the model's classes.
 

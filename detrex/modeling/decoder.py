@@ -68,29 +68,45 @@ class Decoder(nn.Module):
             self._adopt(value)
         else:
             super().__setattr__(name, value)
-            if predictor is not None and name in dict(predictor.named_children()):
+            if predictor is not None and name in predictor._modules:
                 setattr(predictor, name, value)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As an assignment: some of torch's conversions replace modules by this."""
+        setattr(self, name, module)
 
     def _adopt(self, predictor: nn.Module) -> None:
         """Registers the predictor's modules here, and keeps the predictor beside them."""
-        if "predictor" in vars(self):
-            for name, _ in self.predictor.named_children():
-                delattr(self, name)
+        before = vars(self).get("predictor", nn.Module())
         own = [name for name, _ in (*predictor.named_parameters(), *predictor.named_buffers())]
         tensors = [name for name in own if "." not in name]
-        taken = [name for name, _ in predictor.named_children() if hasattr(self, name)]
+        free = dict(before.named_children())
+        names = [name for name, _ in predictor.named_children()]
+        taken = [name for name in names if hasattr(self, name) and name not in free]
         if tensors or taken:
             raise ValueError(
                 f"{type(predictor).__name__} can't be named as a part of the decoder: put its "
                 f"tensors {tensors} into a module of their own, and give its modules other names "
                 f"than {taken}."
             )
+        for name in free:
+            delattr(self, name)
         for name, module in predictor.named_children():
-            self.add_module(name, module)
+            super().add_module(name, module)
         object.__setattr__(self, "predictor", predictor)
 
     def train(self, mode: bool = True) -> Decoder:
-        """The predictor is told too, as it isn't registered."""
+        """The predictor is told too, as it isn't registered.
+
+        Raises:
+            RuntimeError: a module of the predictor was set on it alone, where nobody trains it.
+        """
+        for name, module in self.predictor._modules.items():
+            if module is not self._modules.get(name):
+                raise RuntimeError(
+                    f"decoder.predictor.{name} was replaced behind the decoder, which trains and "
+                    f"saves its modules: assign to decoder.{name}."
+                )
         self.predictor.train(mode)
         return super().train(mode)
 

@@ -13,7 +13,13 @@ from detectron2.modeling import Backbone, detector_postprocess
 from torch import Tensor, nn
 
 from detrex.modeling.backbone.pixels import IMAGENET_RGB
-from detrex.modeling.checks import check_counts, check_inputs, check_same_classes, check_targets
+from detrex.modeling.checks import (
+    check_can_checkpoint,
+    check_counts,
+    check_inputs,
+    check_same_classes,
+    check_targets,
+)
 from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.levels import Levels, image_levels, tensor_levels
 from detrex.modeling.neck import Neck
@@ -77,8 +83,9 @@ class DETR(nn.Module):
         self.embed_dim = embed_dim
         self.aux_loss = aux_loss
         if activation_checkpointing:
-            transformer.encoder.activation_checkpointing = True
-            transformer.decoder.activation_checkpointing = True
+            for part in (transformer.encoder, transformer.decoder):
+                check_can_checkpoint(part)
+                part.activation_checkpointing = True
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         for name, values in (("mean", pixel_mean), ("std", pixel_std)):
@@ -125,12 +132,13 @@ class DETR(nn.Module):
 
         No Python number depends on sizes, so :func:`torch.export.export` keeps batch, height and
         width dynamic (:class:`~detrex.modeling.inference.TensorDetector`). :meth:`forward` does the
-        same with dictionaries, and gives images of each size a canvas of their own.
+        same with dictionaries, gives images of each size a canvas of their own, and clips and
+        rescales boxes as detectron2 does.
 
         Args:
             images: ``(B, channels, H, W)``, 0-255, padded at the right and bottom to one size.
-            sizes: ``(B, 2)`` integers, (height, width) of each image; None if none is padded. Near
-                the padding, features differ a little from those of the image alone.
+            sizes: ``(B, 2)`` integers on their device, (height, width) of each image; None if none
+                is padded. Near the padding, features differ a little from those of the image alone.
 
         Returns:
             boxes ``(B, D, 4)``, xyxy in pixels, scores ``(B, D)`` and labels ``(B, D)``.

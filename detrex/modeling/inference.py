@@ -103,7 +103,8 @@ def for_inference(
         dtype: of weights and features; None leaves it. ``torch.bfloat16`` pays where the hardware
             multiplies it faster (GPUs, CPUs with AMX or AVX-512 BF16); points and boxes keep single
             precision.
-        compile: compile everything between preprocessing and post-processing by
+        compile: compile ``model.predict``, all that the model does between preprocessing and
+            post-processing, by
             :func:`torch.compile`, for each image size anew unless ``dynamic=True``. On a CPU that
             needs a C++ compiler.
         backbone_dtype: of the backbone, if another than ``dtype``. Most of what half precision

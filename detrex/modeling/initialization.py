@@ -21,8 +21,8 @@ from torch import nn
 def initialize(model: nn.Module) -> None:
     """Gives all parameters of ``model`` their start, in place.
 
-    Matrices that a module then starts in its own way are drawn here first all the same, so that a
-    seed gives the same weights as it always did.
+    Matrices that a module initializes itself are still drawn here first, so that a given seed keeps
+    producing the same weights.
     """
     kept = _kept_modules(model)
     for module in model.modules():

@@ -186,12 +186,13 @@ def tensor_levels(
         the levels and the sizes.
     """
     batch, _, height, width = images.shape
-    padded = sizes is not None or backbone.size_divisibility > 1
+    constraints = backbone.padding_constraints or {}
+    may_pad = backbone.size_divisibility > 1 or any(size > 0 for size in constraints.values())
+    padded = sizes is not None or may_pad
     if sizes is None:
         zero = torch.zeros(batch, dtype=torch.long, device=images.device)
         sizes = torch.stack((zero + height, zero + width), -1)
     else:
         images = images.masked_fill(padding_mask(sizes, images)[:, None], 0.0)
-    rules = backbone.size_divisibility, backbone.padding_constraints
-    canvas = pad(images, *canvas_size(height, width, *rules))
+    canvas = pad(images, *canvas_size(height, width, backbone.size_divisibility, constraints))
     return canvas_levels(backbone, neck, canvas, sizes)._replace(padded=padded), sizes

@@ -20,7 +20,7 @@ from detrex.utils import at_least_float32
 
 @dataclass
 class MatchedPairs:
-    """The pairs of one prediction. What is a property is computed when the first term asks.
+    """The pairs of one prediction. Properties are computed when a term first reads them.
 
     Attributes:
         prediction: whose queries they are.
@@ -44,7 +44,8 @@ class MatchedPairs:
     @cached_property
     def predicted_boxes(self) -> Tensor:
         """``(n, 4)`` boxes of the queries, normalized cxcywh, in single precision at least."""
-        return at_least_float32(self.prediction.boxes)[self.image, self.query]
+        with torch.enable_grad():  # whoever asks first: it is kept for the losses of boxes
+            return at_least_float32(self.prediction.boxes)[self.image, self.query]
 
     @cached_property
     def target_boxes(self) -> Tensor:
@@ -54,8 +55,9 @@ class MatchedPairs:
     @cached_property
     def iou(self) -> Tensor:
         """``(n,)`` overlap of query and target in [0, 1], without gradient."""
-        predicted = box_cxcywh_to_xyxy(self.predicted_boxes.detach())
-        return elementwise_box_iou(predicted, box_cxcywh_to_xyxy(self.target_boxes))
+        predicted = at_least_float32(self.prediction.boxes.detach())[self.image, self.query]
+        target = self.boxes.to(predicted.dtype)
+        return elementwise_box_iou(box_cxcywh_to_xyxy(predicted), box_cxcywh_to_xyxy(target))
 
     def predicted(self, name: str) -> Tensor:
         """``(n, ...)`` what the prediction's extras have of the queries under this name.
@@ -66,7 +68,7 @@ class MatchedPairs:
         if name not in self.prediction.extras:
             raise ValueError(
                 f"A loss asks for {name!r}, but the prediction has only logits, boxes and "
-                f"{sorted(self.prediction.extras)}: let the decoder's predictor say it."
+                f"{sorted(self.prediction.extras)}: have the decoder's predictor return it."
             )
         extra: Tensor = self.prediction.extras[name]  # type: ignore[literal-required]
         return extra[self.image, self.query]
@@ -84,8 +86,8 @@ class MatchedPairs:
         return torch.empty_like(order).scatter(0, order, place - start)
 
     def of(self, name: str) -> Tensor:
-        """``(n, ...)`` whatever else the targets have, ``"masks"`` for example. Where it has other
-        sizes in each image, it is padded with zeros at its ends.
+        """``(n, ...)`` whatever else the targets have, ``"masks"`` for example. Where sizes
+        differ between images, each dimension is padded with zeros at its end.
 
         Raises:
             ValueError: targets have nothing of this name.
@@ -143,8 +145,9 @@ def match_pairs(
     rows = [_rows(indices, own) for indices, own in zip(matches, targets, strict=True)]
     device = predictions[0].boxes.device
     on_device = torch.cat(rows, 1).to(device, non_blocking=True)
-    labels = {id(own): torch.cat([t["labels"] for t in own]) for own in targets}
-    boxes = {id(own): torch.cat([t["boxes"] for t in own]) for own in targets}
+    distinct = {id(own): own for own in targets}
+    labels = {key: torch.cat([t["labels"] for t in own]) for key, own in distinct.items()}
+    boxes = {key: torch.cat([t["boxes"] for t in own]) for key, own in distinct.items()}
     parts = on_device.split([r.shape[1] for r in rows], 1)
     return [
         MatchedPairs(

@@ -35,7 +35,7 @@ class LayerOutput:
     """Whatever else, each ``(B, Q, ...)``: masks, distributions."""
 
     def split(self, sizes: list[int]) -> list[LayerOutput]:
-        """What it says of consecutive groups of queries, of so many each."""
+        """Splits the output into consecutive groups of queries of the given sizes."""
         if len(sizes) == 1:
             return [self]
         tensors = {"logits": self.logits, "boxes": self.boxes, **self.extras}

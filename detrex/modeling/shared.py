@@ -14,7 +14,8 @@ class Shared(nn.Module):
     """Stands in a config for a module that is described elsewhere in it.
 
     ``L(Shared)(path="transformer.encoder.pos_embed")`` is, once the model is built, the very module
-    of that name: its parameters exist, train and are saved once for all places.
+    of that name: its parameters exist and train once for all places, and the state dict has them
+    under each name.
 
     Args:
         path: the module's name within the model.

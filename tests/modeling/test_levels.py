@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from detrex.modeling.levels import (
     Levels,
     any_padding,
     canvas_size,
+    image_levels,
     merge_levels,
     pad,
     padding_mask,
+    tensor_levels,
     valid_cells,
 )
 
@@ -55,6 +58,25 @@ def test_valid_cells_show_a_part_of_the_image():
         assert not any_padding([size], torch.zeros(1, 3, *canvas), maps)
     for size in ((56, 96), (64, 88)):
         assert any_padding([size, canvas], torch.zeros(1, 3, *canvas), maps)
+
+
+class Square(nn.Module):
+    """A backbone that takes squares only, and has no divisibility."""
+
+    size_divisibility = 0
+    padding_constraints = {"square_size": 64}
+
+    def forward(self, x):
+        return {"res5": x[:, :, ::8, ::8]}
+
+
+def test_a_square_canvas_is_padded():
+    neck = lambda features: list(features.values())  # noqa: E731
+    levels, sizes = tensor_levels(Square(), neck, torch.ones(2, 3, 40, 48), None)
+    assert levels.padded and sizes.tolist() == [[40, 48]] * 2
+    expected = image_levels(Square(), neck, list(torch.ones(2, 3, 40, 48)), one_canvas=False)
+    assert expected.padded
+    assert torch.equal(levels.masks[0], expected.masks[0])
 
 
 def part(sizes: list[tuple[int, int]], value: float, padded: bool = False) -> Levels:

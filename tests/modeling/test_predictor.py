@@ -162,6 +162,27 @@ def test_a_predictor_and_its_modules_may_be_replaced():
     assert "distributions" in made(queries(), memory())[0].extras
 
 
+def test_a_predictor_that_does_not_fit_changes_nothing():
+    made = decoder(predictor())
+    names = list(made.state_dict())
+    with pytest.raises(ValueError, match="Bare"):
+        made.predictor = Bare()
+    assert list(made.state_dict()) == names and isinstance(made.predictor, BoxPredictor)
+
+
+def test_conversions_reach_the_predictor():
+    made = decoder(predictor(norm=nn.BatchNorm1d(4)))
+    made = nn.SyncBatchNorm.convert_sync_batchnorm(made)
+    assert isinstance(made.norm, nn.SyncBatchNorm) and made.predictor.norm is made.norm
+
+
+def test_modules_set_on_the_predictor_alone_are_noticed():
+    made = decoder(predictor())
+    made.predictor.quality = nn.Linear(WIDTH, 1)
+    with pytest.raises(RuntimeError, match=r"assign to decoder\.quality"):
+        made.train()
+
+
 class Bare(nn.Module):
     def __init__(self) -> None:
         super().__init__()

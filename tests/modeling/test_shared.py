@@ -19,7 +19,7 @@ def config(path: str):
     return model
 
 
-def test_it_exists_trains_and_is_saved_once():
+def test_it_exists_and_trains_once():
     head = "transformer.decoder.bbox_embed.0"
     model = instantiate(config(head)).train()
     assert model.transformer.queries.bbox_embed is model.get_submodule(head)

@@ -113,9 +113,16 @@ class SetCriterion(nn.Module):
         terms = [self.class_loss] if "class" in self.losses else []
         losses: dict[str, Tensor] = {}
         for own in pairs:
+            found: dict[str, Tensor] = {}
             for term in (*terms, *self.terms):
-                suffix = own.prediction.suffix
-                losses |= {name + suffix: value for name, value in term(own, step).items()}
+                for name, value in term(own, step).items():
+                    if name in found:
+                        raise ValueError(
+                            f"Two terms of the criterion have a loss {name!r}: give one another "
+                            "name."
+                        )
+                    found[name] = value
+            losses |= {name + own.prediction.suffix: value for name, value in found.items()}
         return losses
 
     def _check_classes(self, predictions: Sequence[Prediction]) -> None:

@@ -1,8 +1,8 @@
 """Class losses of sets of queries: ``loss(pairs, step) -> {"loss_class": scalar}``.
 
 In those with sigmoid scores nearly every query is a negative of every class. So the loss of
-negatives is summed over all logits first, and the few matched ones are put right after; each loss
-says what a negative costs and what a matched query does.
+negatives is summed over all logits first, and the few matched ones are corrected afterwards; each
+loss says what a negative costs and what a matched query does.
 
 Letters: ``K`` classes, ``n`` matched pairs, ``p`` scores, ``q`` the IoU of a pair.
 """
@@ -25,16 +25,16 @@ class SigmoidClassLoss(nn.Module):
     A subclass gives :meth:`positives`, and :meth:`negatives` where they aren't focal.
 
     Args:
-        alpha: weight of negatives.
-        gamma: exponent that turns down easy examples.
+        negative_weight: weight of negatives.
+        gamma: exponent that down-weights easy examples.
     """
 
     no_object = False
     """Whether the last logit stands for "no object"."""
 
-    def __init__(self, alpha: float, gamma: float) -> None:
+    def __init__(self, negative_weight: float, gamma: float) -> None:
         super().__init__()
-        self.alpha = alpha
+        self.negative_weight = negative_weight
         self.gamma = gamma
 
     def positives(self, logits: Tensor, pairs: MatchedPairs) -> Tensor:
@@ -42,19 +42,19 @@ class SigmoidClassLoss(nn.Module):
         raise NotImplementedError
 
     def negatives(self, logits: Tensor) -> Tensor:
-        """Losses of logits that are to be low, any shape, before :attr:`alpha`."""
+        """Losses of logits that are to be low, any shape, before :attr:`negative_weight`."""
         return focal_loss_of_negatives(logits, self.gamma)
 
     def forward(self, pairs: MatchedPairs, step: Step) -> dict[str, Tensor]:
         """The sum over all queries and classes, divided by the number of boxes."""
         logits = at_least_float32(pairs.prediction.logits)
         matched = logits[pairs.image, pairs.query, pairs.labels]
-        loss = self.alpha * self.negatives(logits).sum()
-        changes = self.positives(matched, pairs) - self.alpha * self.negatives(matched)
+        loss = self.negative_weight * self.negatives(logits).sum()
+        changes = self.positives(matched, pairs) - self.negative_weight * self.negatives(matched)
         return {"loss_class": (loss + changes.sum()) / pairs.num_boxes}
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, gamma={self.gamma}"
+        return f"negative_weight={self.negative_weight}, gamma={self.gamma}"
 
 
 class FocalClassLoss(SigmoidClassLoss):
@@ -64,7 +64,7 @@ class FocalClassLoss(SigmoidClassLoss):
 
     Args:
         alpha: weight of positives; negatives have ``1 - alpha``.
-        gamma: exponent that turns down easy examples.
+        gamma: exponent that down-weights easy examples.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:

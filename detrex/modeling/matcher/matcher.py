@@ -106,7 +106,7 @@ class HungarianMatcher(nn.Module):
         if not predictions:
             return []
         own = all_own_targets(predictions, targets)
-        padded = {id(t): PaddedTargets(t) for t in own}
+        padded = {key: PaddedTargets(t) for key, t in {id(t): t for t in own}.items()}
         costs = [self._sum(p, padded[id(t)]) for p, t in zip(predictions, own, strict=True)]
         flat = torch.cat([c.flatten() for c in costs]).cpu()  # the one copy from the device
         parts = flat.split([c.numel() for c in costs])

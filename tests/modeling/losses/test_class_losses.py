@@ -12,6 +12,7 @@ from torchvision.ops import box_convert, box_iou
 
 from detrex.modeling.criterion import MatchedPairs, SetCriterion, Step
 from detrex.modeling.losses import (
+    BoxL1Loss,
     FocalClassLoss,
     IoUAwareClassLoss,
     MatchabilityClassLoss,
@@ -159,6 +160,29 @@ def test_no_gradient_reaches_the_boxes():
         criterion = SetCriterion(CLASSES, HungarianMatcher(), {}, class_loss=loss, terms=[])
         criterion([prediction], targets)["loss_class"].backward()
         assert prediction.boxes.grad is None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_box_losses_keep_their_gradient(name):
+    """Whatever the class loss asked of the pairs before them, and without gradient."""
+    grads = []
+    for loss in (FocalClassLoss(), CASES[name][0]):
+        prediction, targets = batch()
+        prediction.boxes.requires_grad_()
+        losses = SetCriterion(CLASSES, HungarianMatcher(), {}, class_loss=loss)(
+            [prediction], targets
+        )
+        (losses["loss_bbox"] + losses["loss_giou"]).backward()
+        grads.append(prediction.boxes.grad)
+    assert grads[0].abs().sum() > 0
+    assert torch.equal(*grads)
+
+
+def test_losses_of_one_name_are_refused():
+    prediction, targets = batch()
+    criterion = SetCriterion(CLASSES, HungarianMatcher(), {}, terms=[BoxL1Loss(), BoxL1Loss()])
+    with pytest.raises(ValueError, match="have a loss 'loss_bbox'"):
+        criterion([prediction], targets)
 
 
 @pytest.mark.parametrize("name", CASES)
