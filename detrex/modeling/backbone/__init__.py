@@ -2,6 +2,7 @@
 
 from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
 from detrex.modeling.backbone.folding import fold_frozen_norms
+from detrex.modeling.backbone.internimage import InternImage
 from detrex.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
@@ -19,6 +20,7 @@ __all__ = [
     "BasicStem",
     "BottleneckBlock",
     "DeformBottleneckBlock",
+    "InternImage",
     "ResNet",
     "SimpleFeaturePyramid",
     "TimmBackbone",
