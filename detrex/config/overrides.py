@@ -28,8 +28,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         cfg: a loaded LazyConfig.
         overrides: such as ``train.max_iter=100``, ``+train.note=hello`` (a new key),
             ``~train.note`` (removes a key), ``augmentation[1].prob=0.2`` (of a list, also
-            ``augmentation.1.prob``), ``+tags=[a,b]`` (appends to a list). Values follow Hydra's grammar: ``[1,2]``, ``{a: 1}``,
-            ``'quoted text'``.
+            ``augmentation.1.prob``), ``+tags=[a,b]`` (appends to a list). Values follow Hydra's
+            grammar: ``[1,2]``, ``{a: 1}``, ``'quoted text'``.
 
     Raises:
         KeyError: a key does not exist; the message names the nearest existing ones.
