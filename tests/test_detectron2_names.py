@@ -75,7 +75,13 @@ NAMES = {
         "PeriodicCheckpointer",
         "PeriodicWriter",
     },
-    "detectron2.evaluation": {"COCOEvaluator", "inference_on_dataset", "print_csv_format"},
+    "detectron2.evaluation": {
+        "COCOEvaluator",
+        "COCOPanopticEvaluator",
+        "SemSegEvaluator",
+        "inference_on_dataset",
+        "print_csv_format",
+    },
     "detectron2.layers": {
         "CNNBlockBase",
         "Conv2d",

@@ -157,7 +157,7 @@ def test_sides_are_padded_to_multiples(mapper, scene):
     assert (out["image"][:, 24:] == 128).all() and (out["image"][:, :, 32:] == 128).all()
     assert out["padding_mask"][24:].all() and out["padding_mask"][:, 32:].all()
     assert not out["padding_mask"][:24, :32].any()
-    classes, masks = drawn(mapper, scene)
+    _, masks = drawn(mapper, scene)
     assert torch.equal(out["instances"].gt_masks[:, :24, :32], masks)
     assert out["instances"].gt_masks.sum() == masks.sum()
     if "sem_seg" in out:
@@ -236,7 +236,7 @@ def test_colors_are_no_labels(scene):
 
 
 def test_an_image_that_is_missing_is_named(scene):
-    with pytest.raises(FileNotFoundError, match="gone.png does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"gone.png does not exist"):
         MaskFormerInstanceDatasetMapper()({**scene.instances, "file_name": "gone.png"})
 
 
@@ -248,7 +248,9 @@ def test_an_object_without_mask_is_named(scene):
 
 
 def test_a_mapper_of_ones_own_says_where_its_segments_come_from(scene):
-    with pytest.raises(NotImplementedError, match=r"MaskDatasetMapper does not define segments\(\)"):
+    with pytest.raises(
+        NotImplementedError, match=r"MaskDatasetMapper does not define segments\(\)"
+    ):
         MaskDatasetMapper()(scene.image)
 
 
