@@ -71,8 +71,9 @@ class MaskDatasetMapper:
             ValueError: the record lacks what the mapper trains on, or sizes do not agree.
         """
         record = copy.deepcopy(dataset_dict)
-        image = read_image(record, self.image_format)
-        aug_input = T.AugInput(image, sem_seg=self._read_sem_seg(record))
+        aug_input = T.AugInput(
+            read_image(record, self.image_format), sem_seg=self._read_sem_seg(record)
+        )
         transforms = self.augmentation(aug_input)
         # PyTorch has no tensors of negative stride, which flips leave behind.
         image = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
@@ -135,7 +136,7 @@ class MaskDatasetMapper:
 
 def _instances(classes: Tensor, masks: Tensor) -> Instances:
     """The segments (N, H, W) of which something is seen."""
-    instances = Instances(tuple(masks.shape[-2:]))
+    instances = Instances((masks.shape[1], masks.shape[2]))
     instances.gt_classes = classes
     bitmasks = BitMasks(masks)
     instances.gt_boxes = bitmasks.get_bounding_boxes() if len(masks) else Boxes(torch.zeros(0, 4))

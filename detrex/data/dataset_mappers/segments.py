@@ -70,10 +70,10 @@ def panoptic_segments(record: dict[str, Any], transforms: T.TransformList) -> Se
     """
     colors = read_labels(record, "pan_seg_file_name", "RGB")
     segments = [s for s in taken(record, "segments_info") if not s.get("iscrowd", 0)]
-    moved = transforms.apply_segmentation(colors).astype(np.int64)
-    ids = torch.from_numpy(moved @ np.array([1, 256, 256**2]))
+    moved = transforms.apply_segmentation(colors).astype(np.int32)
+    ids = torch.from_numpy(moved @ np.array([1, 256, 256**2], dtype=np.int32))
     classes = torch.tensor([s["category_id"] for s in segments], dtype=torch.int64)
-    wanted = torch.tensor([s["id"] for s in segments], dtype=torch.int64)
+    wanted = torch.tensor([s["id"] for s in segments], dtype=torch.int32)
     return classes, ids[None] == wanted[:, None, None]
 
 
