@@ -49,6 +49,9 @@ DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess"}
 # ``__init__``s, which export them, and they themselves import these.
 UPSTREAM_EDGE = {
     "detrex.config.config",
+    "detrex.data.dataset_mappers",
+    "detrex.data.datasets",
+    "detrex.data.transforms",
     "detrex.layers.denoising",
     "detrex.modeling.criterion.base_criterion",
     "detrex.modeling.criterion.criterion",
