@@ -1,6 +1,8 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
+from detrex.modeling.backbone.convnext import ConvNeXt
 from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.focalnet import FocalNet
 from detrex.modeling.backbone.folding import fold_frozen_norms
 from detrex.modeling.backbone.resnet import (
     BasicBlock,
@@ -18,7 +20,9 @@ __all__ = [
     "BasicBlock",
     "BasicStem",
     "BottleneckBlock",
+    "ConvNeXt",
     "DeformBottleneckBlock",
+    "FocalNet",
     "ResNet",
     "SimpleFeaturePyramid",
     "TimmBackbone",
