@@ -52,8 +52,8 @@ UPSTREAM: tuple[Rule, ...] = (
 )
 """Detectors of the public detrex."""
 
-BARE: tuple[Rule, ...] = ((r"(.+)", r"backbone.\1"),)
-"""A backbone alone, whose names are those of the model's."""
+BARE: tuple[Rule, ...] = ((r"(.+)", r"backbone.\1"), (r"(.+)", r"backbone.body.\1"))
+"""A backbone alone, whose names are those of the model's, or of the network within that."""
 
 RULES: tuple[Rule, ...] = (*UPSTREAM, *TORCHVISION, *DETECTRON2, *CAFFE2, *TIMM, *BARE)
 

@@ -14,6 +14,7 @@ from detrex.modeling.backbone.resnet import (
 )
 from detrex.modeling.backbone.timm_backbone import TimmBackbone
 from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
+from detrex.modeling.backbone.torchvision_resnet import TorchvisionResNet
 from detrex.modeling.backbone.vitdet import ViTDet
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SimpleFeaturePyramid",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "TorchvisionResNet",
     "ViTDet",
     "fold_frozen_norms",
     "make_stage",
