@@ -31,7 +31,7 @@ MAY_IMPORT = {
 
 # Inside modeling: each file may import those of the rows above its own.
 MODELING_ROWS = [
-    {"predictions", "levels", "checks", "initialization"},
+    {"predictions", "levels", "checks", "initialization", "ema"},
     {"memory", "targets", "shared", "heads"},
     {"pairs", "queries", "encoder", "predictor"},
     {"losses"},
@@ -43,7 +43,7 @@ MODELING_ROWS = [
 ]
 
 # Where modeling touches detectron2; all else of it, and all layers, need torch alone.
-DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess"}
+DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess", "ema"}
 
 
 def module_name(path: Path) -> str:
