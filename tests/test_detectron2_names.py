@@ -16,6 +16,10 @@ FOLDERS = ("detrex", "tools", "configs", "benchmarks", "docs", "tests")
 # detectron2 have it, with the arguments and behaviour that are relied on?
 NAMES = {
     "detectron2.checkpoint": {"DetectionCheckpointer"},
+    "detectron2.checkpoint.c2_model_loading": {
+        "align_and_update_state_dicts",
+        "convert_c2_detectron_names",
+    },
     "detectron2.config": {"LazyCall", "LazyConfig", "instantiate"},
     "detectron2.data": {
         "DatasetCatalog",
