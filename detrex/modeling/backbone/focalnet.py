@@ -22,7 +22,7 @@ from detrex.modeling.backbone.arguments import check_images
 from detrex.modeling.backbone.checkpointing import run_checkpointed
 from detrex.modeling.backbone.stages import StageBackbone, drop_path_rates
 
-__all__ = ["FocalNet"]
+__all__ = ["FocalNet", "PatchEmbed"]
 
 Norm = Callable[[int], nn.Module]
 
@@ -91,10 +91,42 @@ class _Block(nn.Module):
         return self.drop_path(y if gamma is None else gamma[:, None, None] * y)
 
 
-class _Shrink(timm_focalnet.Downsample):
-    """Fewer places with more channels; maps that the stride doesn't divide get zeros at the end."""
+def _channels_first(norm_layer: Norm) -> tuple[Norm, float]:
+    """A ``LayerNorm``, or a partial of it, for maps (B, C, H, W); and its ``eps``."""
+    example = norm_layer(1)
+    if not isinstance(example, nn.LayerNorm):
+        raise ValueError(
+            f"norm_layer of a FocalNet is torch's LayerNorm or a partial of it, not {norm_layer}."
+        )
+    return partial(LayerNorm2d, eps=example.eps, affine=example.elementwise_affine), example.eps
+
+
+class PatchEmbed(timm_focalnet.Downsample):
+    """Fewer places with more channels; maps that the stride doesn't divide get zeros at the end.
+
+    Args:
+        patch_size: places per side that become one.
+        in_chans: channels of the map.
+        embed_dim: channels of the new one.
+        norm_layer: makes the norm of the new one, from its channels; None for none.
+        use_conv_embed: take kernels that overlap.
+        is_stem: unused; how far kernels overlap follows from ``patch_size``.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        norm_layer: Norm | None = None,
+        use_conv_embed: bool = False,
+        is_stem: bool = False,
+    ) -> None:
+        norm = None if norm_layer is None else _channels_first(norm_layer)[0]
+        super().__init__(in_chans, embed_dim, patch_size, use_conv_embed, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W'), with sides divided by the stride and rounded up."""
         height, width = x.shape[2:]
         return super().forward(F.pad(x, (0, -width % self.stride, 0, -height % self.stride)))
 
@@ -102,7 +134,9 @@ class _Shrink(timm_focalnet.Downsample):
 class _Stage(nn.Module):
     """Blocks, and what makes the next stage's map of theirs."""
 
-    def __init__(self, blocks: list[_Block], downsample: _Shrink | None, checkpoint: bool) -> None:
+    def __init__(
+        self, blocks: list[_Block], downsample: PatchEmbed | None, checkpoint: bool
+    ) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*blocks)
         self.downsample = downsample
@@ -113,16 +147,6 @@ class _Stage(nn.Module):
         if self.use_checkpoint and torch.is_grad_enabled():
             return run_checkpointed(self.blocks, x)
         return self.blocks(x)
-
-
-def _channels_first(norm_layer: Norm) -> tuple[Norm, float]:
-    """A ``LayerNorm``, or a partial of it, for maps (B, C, H, W); and its ``eps``."""
-    example = norm_layer(1)
-    if not isinstance(example, nn.LayerNorm):
-        raise ValueError(
-            f"norm_layer of a FocalNet is torch's LayerNorm or a partial of it, not {norm_layer}."
-        )
-    return partial(LayerNorm2d, eps=example.eps, affine=example.elementwise_affine), example.eps
 
 
 class FocalNet(StageBackbone):
@@ -184,10 +208,8 @@ class FocalNet(StageBackbone):
     ) -> None:
         super().__init__()
         norm, eps = _channels_first(norm_layer)
-        shrink = partial(_Shrink, overlap=use_conv_embed)
-        self.patch_embed = shrink(
-            in_chans, embed_dim, stride=patch_size, norm_layer=norm if patch_norm else None
-        )
+        embed = partial(PatchEmbed, use_conv_embed=use_conv_embed)
+        self.patch_embed = embed(patch_size, in_chans, embed_dim, norm if patch_norm else None)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList()
         widths = [embed_dim * 2**index for index in range(len(depths))]
@@ -207,7 +229,7 @@ class FocalNet(StageBackbone):
                 normalize_modulator=normalize_modulator,
             )
             is_last = index == len(depths) - 1
-            down = None if is_last else shrink(width, 2 * width, stride=2, norm_layer=norm)
+            down = None if is_last else embed(2, width, 2 * width, norm)
             self.layers.append(_Stage([block(r) for r in rates[index]], down, use_checkpoint))
         parts = [(self.patch_embed, self.pos_drop), *((layer,) for layer in self.layers)]
         self._set_levels(parts, widths, out_indices, frozen_stages, in_chans, eps)

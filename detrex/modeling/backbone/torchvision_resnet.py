@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2 import layers
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
@@ -22,6 +23,13 @@ from detrex.modeling.backbone.pixels import IMAGENET_RGB, PixelProperties
 __all__ = ["BackboneBase", "FrozenBatchNorm2d", "TorchvisionResNet"]
 
 _TRAINED = ("layer2", "layer3", "layer4")
+
+
+class FrozenBatchNorm2d(layers.FrozenBatchNorm2d):
+    """detectron2's constant batch norm of ``n`` channels."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
 
 
 class _Trunk(nn.ModuleDict):
