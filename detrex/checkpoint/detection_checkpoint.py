@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ class DetectionCheckpointer(_DetectionCheckpointer):
         checkpointables: more objects with ``state_dict`` and ``load_state_dict``.
     """
 
-    def load(self, path: str, checkpointables: Sequence[str] | None = None) -> dict[str, Any]:
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a file into the model and the checkpointables, by default all; "" loads nothing.
 
         Returns:

@@ -50,7 +50,7 @@ class _FocalModulation(timm_focalnet.FocalModulation):
         self.ln = self._modules.pop("norm")
 
     @property
-    def norm(self) -> Any:
+    def norm(self) -> Any:  # type: ignore[override]
         """timm's name for ``ln``."""
         return self.ln
 
@@ -122,7 +122,7 @@ class PatchEmbed(timm_focalnet.Downsample):
         use_conv_embed: bool = False,
         is_stem: bool = False,
     ) -> None:
-        norm = None if norm_layer is None else _channels_first(norm_layer)[0]
+        norm: Any = None if norm_layer is None else _channels_first(norm_layer)[0]
         super().__init__(in_chans, embed_dim, patch_size, use_conv_embed, norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -247,6 +247,8 @@ class FocalNet(StageBackbone):
         x = self.pos_drop(self.patch_embed(x))
         maps = []
         for index in range(self.out_indices[-1] + 1):
-            x = self.layers[index](x if index == 0 else self.layers[index - 1].downsample(x))
+            if index > 0:
+                x = self.layers[index - 1].get_submodule("downsample")(x)
+            x = self.layers[index](x)
             maps.append(x)
         return self._normalized(maps)

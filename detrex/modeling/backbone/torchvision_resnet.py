@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from detectron2 import layers
 from detectron2.layers import ShapeSpec
@@ -142,6 +143,6 @@ class TorchvisionResNet(BackboneBase):
             "replace_stride_with_dilation": [False, False, dilation],
             "norm_layer": FrozenBatchNorm2d,
         }
-        network = networks.build(name, None, 3, arguments)
-        channels = network.get_submodule("fc").in_features
+        network: Any = networks.build(name, None, 3, arguments)
+        channels = network.fc.in_features
         super().__init__(network, train_backbone, channels, return_layers or {"layer4": "res5"})
