@@ -24,11 +24,6 @@ NAMES = json.loads((REFERENCE / "upstream_names.json").read_text())
 CALLS = json.loads((REFERENCE / "upstream_calls.json").read_text())
 DEFINITIONS = {f"{m}.{n}": args for m, d in NAMES["definitions"].items() for n, args in d.items()}
 
-# What nothing here has a use for.
-LEFT_OUT = {
-    "detrex.layers.dcn_v3.DCNv3Function": set(),
-}
-
 
 def find(dotted: str) -> Any:
     parts = dotted.split(".")

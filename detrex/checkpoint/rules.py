@@ -52,7 +52,10 @@ UPSTREAM: tuple[Rule, ...] = (
 )
 """Detectors of the public detrex."""
 
-RULES: tuple[Rule, ...] = (*UPSTREAM, *TORCHVISION, *DETECTRON2, *CAFFE2, *TIMM)
+BARE: tuple[Rule, ...] = ((r"(.+)", r"backbone.\1"), (r"(.+)", r"backbone.body.\1"))
+"""A backbone alone, whose names are those of the model's, or of the network within that."""
+
+RULES: tuple[Rule, ...] = (*UPSTREAM, *TORCHVISION, *DETECTRON2, *CAFFE2, *TIMM, *BARE)
 
 NOT_WEIGHTS = re.compile(
     r".*(num_batches_tracked|criterion\..*|pixel_mean|pixel_std|_momentum"
@@ -60,7 +63,7 @@ NOT_WEIGHTS = re.compile(
 )
 """Entries of a checkpoint that no model needs."""
 
-ADDED_TO_BACKBONE = re.compile(r"backbone\.(?:norms|pyramid)\.")
+ADDED_TO_BACKBONE = re.compile(r"backbone\.(?:norms|pyramid|norm\d)\.")
 """What a detector adds to a pretrained network, so that no weights of the network have it."""
 
 CLASSIFIER = re.compile(

@@ -10,6 +10,8 @@ import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 
+from detrex.utils.averaging import average_into
+
 __all__ = ["EmaHook", "ModelEma"]
 
 
@@ -33,16 +35,10 @@ class ModelEma:
         self.device = device
         self.shadow = {name: self._copy(value) for name, value in model.state_dict().items()}
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the model's present weights."""
-        for name, value in self.model.state_dict().items():
-            shadow = self.shadow[name]
-            value = value.detach().to(shadow.device)
-            if shadow.is_floating_point():
-                shadow.lerp_(value, 1 - self.decay)
-            else:
-                shadow.copy_(value)
+        now = self.model.state_dict()
+        average_into(((self.shadow[name], value) for name, value in now.items()), self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -31,8 +31,8 @@ from detrex.engine.loaders import TrainStream
 from detrex.engine.preflight import check_built, preflight
 from detrex.engine.report import report_evaluation, report_training
 from detrex.engine.trainer import Trainer, step_options
-from detrex.engine.wandb_writer import WandbWriter
 from detrex.utils.allocator import keep_freed_memory
+from detrex.utils.events import WandbWriter
 
 __all__ = ["TrainingRun", "do_train", "evaluate_only", "run"]
 

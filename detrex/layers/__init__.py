@@ -1,4 +1,6 @@
-"""Building blocks that need torch alone."""
+"""Building blocks that need torch alone, but for detectron2's ``ShapeSpec``, loaded when asked."""
+
+from typing import TYPE_CHECKING, Any
 
 from detrex.layers.attention import (
     ConditionalCrossAttention,
@@ -34,6 +36,9 @@ from detrex.layers.position_embedding import (
 )
 from detrex.layers.transformer import BaseTransformerLayer, TransformerLayerSequence
 
+if TYPE_CHECKING:
+    from detrex.layers.shape_spec import ShapeSpec
+
 __all__ = [
     "FFN",
     "MLP",
@@ -49,6 +54,7 @@ __all__ = [
     "MultiheadAttention",
     "PositionEmbeddingLearned",
     "PositionEmbeddingSine",
+    "ShapeSpec",
     "TransformerLayerSequence",
     "apply_box_noise",
     "apply_label_noise",
@@ -62,3 +68,11 @@ __all__ = [
     "multi_scale_deformable_attn_pytorch",
     "sine_position_embedding",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ShapeSpec":
+        from detrex.layers.shape_spec import ShapeSpec
+
+        return ShapeSpec
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

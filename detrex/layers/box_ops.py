@@ -23,15 +23,15 @@ __all__ = [
 EPS = 1e-6
 
 
-def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+def box_cxcywh_to_xyxy(bbox: Tensor) -> Tensor:
     """``(..., 4)`` centers and sizes to ``(..., 4)`` corners."""
-    center, size = boxes.split(2, -1)
+    center, size = bbox.split(2, -1)
     return torch.cat((center - size / 2, center + size / 2), -1)
 
 
-def box_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+def box_xyxy_to_cxcywh(bbox: Tensor) -> Tensor:
     """``(..., 4)`` corners to ``(..., 4)`` centers and sizes."""
-    low, high = boxes.split(2, -1)
+    low, high = bbox.split(2, -1)
     return torch.cat(((low + high) / 2, high - low), -1)
 
 

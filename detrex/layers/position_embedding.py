@@ -126,6 +126,10 @@ class PositionEmbeddingLearned(nn.Module):
         self.row_embed = nn.Embedding(row_num_embed, num_pos_feats)
         self.col_embed = nn.Embedding(col_num_embed, num_pos_feats)
         self.num_pos_feats = num_pos_feats
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start uniformly within [0, 1)."""
         nn.init.uniform_(self.row_embed.weight)
         nn.init.uniform_(self.col_embed.weight)
 

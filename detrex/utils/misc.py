@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
@@ -33,3 +34,25 @@ def softplus(x: Tensor) -> Tensor:
     size = x.abs()
     # Halving the sum, rather than taking the positive part, gives 0 its gradient of 1/2.
     return (x + size) / 2 - size.sigmoid().log()
+
+
+def interpolate(
+    input: Tensor,
+    size: int | tuple[int, int] | None = None,
+    scale_factor: float | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """Maps (B, C, H, W) of another size, also of no images or no channels.
+
+    Args:
+        input: the maps.
+        size: their new height and width; or
+        scale_factor: what both are multiplied by.
+        mode: ``"nearest"``, ``"bilinear"`` and others of torch's function of this name.
+        align_corners: whether ``"bilinear"`` maps the centers of corner cells to each other.
+    """
+    if input.shape[1] == 0:  # torch refuses that
+        like = input.new_empty(input.shape[0], 1, *input.shape[2:])
+        return F.interpolate(like, size, scale_factor, mode, align_corners)[:, :0]
+    return F.interpolate(input, size, scale_factor, mode, align_corners)

@@ -91,3 +91,10 @@ def test_no_boxes_give_empty_overlaps():
 
 def test_masks_to_boxes_agrees_with_the_reference():
     assert_close(masks_to_boxes(REFERENCE["masks"]), REFERENCE["masks_to_boxes"])
+
+
+def test_the_public_argument_of_conversions():
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.4])
+    corners = box_cxcywh_to_xyxy(bbox=boxes)
+    assert_close(corners, torch.tensor([0.4, 0.3, 0.6, 0.7]))
+    assert_close(box_xyxy_to_cxcywh(bbox=corners), boxes)

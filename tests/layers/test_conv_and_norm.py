@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import detectron2.layers
 import pytest
 import reference_ops
 import torch
@@ -9,7 +10,8 @@ from reference_recipe import fill_with_recipe
 from torch import nn
 from torch.testing import assert_close
 
-from detrex.layers import ConvNorm, ConvNormAct, LayerNorm
+from detrex import layers
+from detrex.layers import ConvNorm, ConvNormAct, LayerNorm, layer_norm, shape_spec
 
 REFERENCE = reference_ops.load("layers")
 IMAGE = REFERENCE["image"]
@@ -51,3 +53,10 @@ def test_norm_and_activation_are_optional():
     assert list(plain.state_dict()) == ["conv.weight"]
     assert torch.equal(plain(IMAGE), plain.conv(IMAGE))
     assert plain(IMAGE).shape == (2, 4, 3, 5)
+
+
+def test_where_the_public_detrex_has_them():
+    assert layer_norm.LayerNorm is LayerNorm
+    assert layers.ShapeSpec is shape_spec.ShapeSpec is detectron2.layers.ShapeSpec
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        layers.nothing  # noqa: B018

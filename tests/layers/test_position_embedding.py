@@ -122,3 +122,12 @@ def test_embedded_points_keep_dtype_shape_and_gradient():
     embed = get_sine_pos_embed(points, 6)
     assert embed.dtype == torch.float64
     assert torch.autograd.gradcheck(lambda p: get_sine_pos_embed(p, 6), points)
+
+
+def test_learned_positions_can_start_anew():
+    embedding = PositionEmbeddingLearned(64)
+    torch.nn.init.constant_(embedding.row_embed.weight, 7)
+    embedding.reset_parameters()
+    for weight in (embedding.row_embed.weight, embedding.col_embed.weight):
+        assert 0 <= weight.min() < 0.01
+        assert 0.99 < weight.max() < 1

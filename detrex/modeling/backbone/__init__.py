@@ -1,6 +1,8 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
+from detrex.modeling.backbone.convnext import ConvNeXt
 from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.focalnet import FocalNet
 from detrex.modeling.backbone.folding import fold_frozen_norms
 from detrex.modeling.backbone.internimage import InternImage
 from detrex.modeling.backbone.resnet import (
@@ -13,18 +15,22 @@ from detrex.modeling.backbone.resnet import (
 )
 from detrex.modeling.backbone.timm_backbone import TimmBackbone
 from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
+from detrex.modeling.backbone.torchvision_resnet import TorchvisionResNet
 from detrex.modeling.backbone.vitdet import ViTDet
 
 __all__ = [
     "BasicBlock",
     "BasicStem",
     "BottleneckBlock",
+    "ConvNeXt",
     "DeformBottleneckBlock",
+    "FocalNet",
     "InternImage",
     "ResNet",
     "SimpleFeaturePyramid",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "TorchvisionResNet",
     "ViTDet",
     "fold_frozen_norms",
     "make_stage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from detrex.modeling.backbone.arguments import (
@@ -25,7 +27,9 @@ from detrex.modeling.backbone.timm_probe import Level, Probe, probe
 from detrex.modeling.backbone.timm_swin import pad_before_shifting
 from detrex.modeling.backbone.weights import build_with_weights
 
-__all__ = ["TimmBackbone"]
+__all__ = ["TimmBackbone", "log_timm_feature_info"]
+
+logger = logging.getLogger(__name__)
 
 
 class TimmBackbone(PixelProperties, Backbone):
@@ -201,6 +205,23 @@ class TimmBackbone(PixelProperties, Backbone):
             x = self.norms[name](x if level.channels_last else x.permute(0, 2, 3, 1))
             return x.permute(0, 3, 1, 2).contiguous()
         return as_channels_first(x, level.channels_last)
+
+
+def log_timm_feature_info(feature_info: FeatureInfo) -> None:
+    """Log module, channels and stride of each level that a timm network returns.
+
+    Args:
+        feature_info: the network's, ``backbone.timm_model.feature_info``.
+    """
+    rows = zip(
+        feature_info.out_indices,
+        feature_info.module_name(),
+        feature_info.channels(),
+        feature_info.reduction(),
+        strict=True,
+    )
+    for index, module, channels, stride in rows:
+        logger.info("p%d: %s, %d channels, stride %d", index, module, channels, stride)
 
 
 def _indices_of(names: Sequence[str]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -36,7 +36,7 @@ class TorchvisionBackbone(PixelProperties, Backbone):
         return_nodes: names of outputs by node; the default is a ResNet's.
         train_return_nodes, eval_return_nodes: both instead of ``return_nodes``, for networks
             whose nodes differ between training and evaluation.
-        tracer_kwargs, suppress_diff_warning: passed to ``create_feature_extractor``.
+        tracer_kwargs, suppress_diff_warnings: passed to ``create_feature_extractor``.
         checkpoint_path: a local file of weights, instead of ``weights``.
         norm_layer: ``FrozenBatchNorm2d`` (or ``"FrozenBN"``) for frozen batch norms; anything
             else is handed to torchvision.
@@ -60,7 +60,7 @@ class TorchvisionBackbone(PixelProperties, Backbone):
         train_return_nodes: Mapping[str, str] | None = None,
         eval_return_nodes: Mapping[str, str] | None = None,
         tracer_kwargs: dict[str, Any] | None = None,
-        suppress_diff_warning: bool = False,
+        suppress_diff_warnings: bool = False,
         *,
         checkpoint_path: str = "",
         in_channels: int = 3,
@@ -80,7 +80,7 @@ class TorchvisionBackbone(PixelProperties, Backbone):
             weights = "IMAGENET1K_V1"
         model_arguments, freeze_norm = norm_arguments(model_arguments, norm_layer, freeze_norm)
         nodes = graph.output_nodes(return_nodes, train_return_nodes, eval_return_nodes)
-        options = {"tracer_kwargs": tracer_kwargs, "suppress_diff_warning": suppress_diff_warning}
+        options = {"tracer_kwargs": tracer_kwargs, "suppress_diff_warning": suppress_diff_warnings}
         networks.check_model_name(model_name)
         found = None if checkpoint_path else networks.find_weights(model_name, weights)
 
@@ -100,6 +100,11 @@ class TorchvisionBackbone(PixelProperties, Backbone):
             freeze_all_norms(extractor, model_name)
         self._out_features = list(self._maps)
         self._pixels = networks.pixel_statistics(found).for_channels(in_channels)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, of which only what the outputs depend on is left."""
+        return self.feature_extractor
 
     @property
     def size_divisibility(self) -> int:

@@ -2,7 +2,8 @@
 
 A **term** (:mod:`~detrex.modeling.losses.class_losses`, :mod:`~detrex.modeling.losses.box_losses`)
 sees the matched pairs of a step and is given to ``SetCriterion``. The **functions** and the modules
-around them take ``preds`` and ``targets``, as those of the public detrex.
+around them take ``preds`` and ``targets``, as those of the public detrex, and its modules
+(``dice_loss.py``, ...), which some functions are called as, are imported here before these are.
 """
 
 from detrex.modeling.losses.box_losses import BoxGIoULoss, BoxL1Loss
@@ -15,25 +16,19 @@ from detrex.modeling.losses.class_losses import (
     SoftmaxClassLoss,
     VarifocalClassLoss,
 )
+from detrex.modeling.losses.cross_entropy_loss import CrossEntropyLoss, cross_entropy
+from detrex.modeling.losses.dice_loss import DiceLoss, dice_loss
+from detrex.modeling.losses.focal_loss import FocalLoss, focal_loss_with_prob
 from detrex.modeling.losses.functional import (
     bce_with_logits,
-    cross_entropy,
-    dice_loss,
     focal_loss_of_negatives,
-    giou_loss,
     l1_loss,
     reduce_loss,
     sigmoid_focal_loss,
-    smooth_l1_loss,
 )
-from detrex.modeling.losses.modules import (
-    CrossEntropyLoss,
-    DiceLoss,
-    FocalLoss,
-    GIoULoss,
-    L1Loss,
-    SmoothL1Loss,
-)
+from detrex.modeling.losses.giou_loss import GIoULoss, giou_loss
+from detrex.modeling.losses.modules import L1Loss
+from detrex.modeling.losses.smooth_l1_loss import SmoothL1Loss, smooth_l1_loss
 
 __all__ = [
     "BoxGIoULoss",
@@ -55,6 +50,7 @@ __all__ = [
     "cross_entropy",
     "dice_loss",
     "focal_loss_of_negatives",
+    "focal_loss_with_prob",
     "giou_loss",
     "l1_loss",
     "reduce_loss",

@@ -102,6 +102,8 @@ def cross_entropy(
     class_weight: Tensor | None = None,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
+    ignore_index: int = -100,
+    avg_non_ignore: bool = False,
 ) -> Tensor:
     """Softmax cross-entropy: unreduced ``(N,)``.
 
@@ -109,8 +111,14 @@ def cross_entropy(
         preds: ``(N, K)`` logits.
         targets: ``(N,)`` class numbers.
         class_weight: ``(K,)``; the mean still divides by ``N``, not by the sum of these.
+        ignore_index: a class number whose loss is 0.
+        avg_non_ignore: let the mean divide by the number of the other targets, at least 1.
     """
-    loss = F.cross_entropy(preds, targets, class_weight, reduction="none")
+    loss = F.cross_entropy(
+        preds, targets, class_weight, ignore_index=ignore_index, reduction="none"
+    )
+    if avg_non_ignore and avg_factor is None and reduction == "mean":
+        avg_factor = (targets != ignore_index).sum().clamp(min=1)
     return reduce_loss(loss, weight, reduction, avg_factor)
 
 

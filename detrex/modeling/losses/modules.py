@@ -70,7 +70,10 @@ class FocalLoss(_Loss):
 
 
 class CrossEntropyLoss(_Loss):
-    """:func:`.cross_entropy`; ``class_weight`` has one number per class."""
+    """:func:`.cross_entropy`; ``class_weight`` has one number per class.
+
+    Targets of ``ignore_index`` cost nothing, and with ``avg_non_ignore`` don't count in the mean.
+    """
 
     class_weight: Tensor | None
 
@@ -79,8 +82,11 @@ class CrossEntropyLoss(_Loss):
         reduction: str = "mean",
         loss_weight: float = 1.0,
         class_weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int = -100,
+        avg_non_ignore: bool = False,
     ) -> None:
-        super().__init__(cross_entropy, reduction, loss_weight)
+        options = {"ignore_index": ignore_index, "avg_non_ignore": avg_non_ignore}
+        super().__init__(cross_entropy, reduction, loss_weight, **options)
         if class_weight is not None:
             class_weight = torch.as_tensor(class_weight, dtype=torch.float32)
         self.register_buffer("class_weight", class_weight, persistent=False)
@@ -95,7 +101,7 @@ class CrossEntropyLoss(_Loss):
         """``(N, K)`` logits and ``(N,)`` class numbers."""
         class_weight = None if self.class_weight is None else self.class_weight.to(preds)
         return self.loss_weight * cross_entropy(
-            preds, targets, weight, class_weight, self.reduction, avg_factor
+            preds, targets, weight, class_weight, self.reduction, avg_factor, **self.options
         )
 
 

@@ -20,6 +20,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from detrex.modeling.backbone import TimmBackbone, weights
+from detrex.modeling.backbone.timm_backbone import log_timm_feature_info
 from detrex.utils.pretrained import skip_pretrained
 from detrex.utils.weight_files import read_state_dict
 
@@ -659,3 +660,13 @@ def test_a_network_that_is_built_without_gradients_keeps_all_of_its_layers():
     built = set(TimmBackbone("resnet18", out_indices=(1, 4)).timm_model.state_dict())
     with torch.enable_grad():
         assert built == set(TimmBackbone("resnet18", out_indices=(1, 4)).timm_model.state_dict())
+
+
+def test_levels_are_logged(caplog):
+    backbone = TimmBackbone("resnet18", out_indices=(1, 4))
+    with caplog.at_level("INFO"):
+        log_timm_feature_info(backbone.timm_model.feature_info)
+    assert caplog.messages[-2:] == [
+        "p1: layer1, 64 channels, stride 4",
+        "p4: layer4, 512 channels, stride 32",
+    ]

@@ -79,7 +79,7 @@ def test_nodes_can_differ_between_training_and_evaluation():
         "resnet18",
         train_return_nodes={"layer1.0": "a", "layer3": "b"},
         eval_return_nodes={"layer1.1": "a", "layer3": "b"},
-        suppress_diff_warning=True,
+        suppress_diff_warnings=True,
     )
     fill_with_recipe(backbone)
     image = torch.randn(1, 3, 64, 64)
@@ -262,3 +262,9 @@ def test_without_a_connection_the_error_says_what_was_wanted_and_the_way_out(
     with pytest.raises(RuntimeError, match=message) as caught:
         TorchvisionBackbone("resnet18", **option)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_the_network_can_be_reached():
+    backbone = TorchvisionBackbone("resnet18", return_nodes={"layer1": "res2"})
+    assert backbone.model.layer1 is backbone.feature_extractor.layer1
+    assert not any(name.startswith("model.") for name in backbone.state_dict())

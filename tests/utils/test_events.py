@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
 from detrex.config import get_config
-from detrex.engine.wandb_writer import WandbWriter
+from detrex.utils.events import WandbWriter
 
 
 class Recorder:
