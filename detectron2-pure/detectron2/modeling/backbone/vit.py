@@ -137,9 +137,10 @@ class _Block(nn.Module):
         residual: ResBottleneckBlock | None,
     ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = norms
+        self.norm1 = norms[0]
         self.attn = attention
         self.drop_path = StochasticDepth(drop_path, "row")
+        self.norm2 = norms[1]
         self.mlp = mlp
         self.window_size = window_size
         self.residual = residual
