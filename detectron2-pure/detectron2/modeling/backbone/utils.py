@@ -21,6 +21,7 @@ __all__ = [
     "window_unpartition",
 ]
 
+
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
     """Cut maps into windows, after padding them with zeros at the right and the bottom.
 

@@ -325,7 +325,9 @@ class SimpleFeaturePyramid(Backbone):
         levels = [int(math.log2(stride)) for stride in strides]
         self._stages = [f"simfp_{level}" for level in levels]
         for name, scale in zip(self._stages, scale_factors, strict=True):
-            self.add_module(name, _pyramid_stage(int(shape.channels or 0), out_channels, scale, norm))
+            self.add_module(
+                name, _pyramid_stage(int(shape.channels or 0), out_channels, scale, norm)
+            )
         self.net = net
         self.in_feature = in_feature
         self.top_block = top_block
