@@ -70,6 +70,8 @@ class _WindowAttention(nn.Module):
         drop: of outputs.
     """
 
+    relative_position_index: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -178,8 +180,8 @@ class _Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, use_checkpoint: bool) -> Tensor:
-        """(B, H, W, C) -> the same shape: what the blocks make of it, not shrunk."""
+    def forward(self, x: Tensor, use_checkpoint: bool) -> tuple[Tensor, Tensor]:
+        """(B, H, W, C) -> what the blocks make of it, and that as the next stage takes it."""
         height, width = (size + -size % self.side for size in x.shape[1:3])
         mask = _shift_mask(height, width, self.side, self.side // 2, like=x)
         for block in self.blocks:
@@ -187,7 +189,7 @@ class _Stage(nn.Module):
                 x = checkpoint(block, x, mask, use_reentrant=False)
             else:
                 x = block(x, mask)
-        return x
+        return x, x if self.downsample is None else self.downsample(x)
 
 
 class _PatchEmbed(nn.Module):
@@ -322,19 +324,17 @@ class SwinTransformer(Backbone):
         """Images (B, in_chans, H, W) -> maps (B, C, H / stride, W / stride) by name."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
-            table = self.absolute_pos_embed
+            table: Tensor = self.absolute_pos_embed
             if table.shape[2:] != x.shape[1:3]:
                 table = F.interpolate(table, size=x.shape[1:3], mode="bicubic")
             x = x + table.permute(0, 2, 3, 1)
         x = self.pos_drop(x)
         outputs = {}
         for i, stage in enumerate(self.layers):
-            x = stage(x, self.use_checkpoint and torch.is_grad_enabled())
+            y, x = stage(x, self.use_checkpoint and torch.is_grad_enabled())
             if i in self.out_indices:
-                normalized = self.get_submodule(f"norm{i}")(x)
+                normalized = self.get_submodule(f"norm{i}")(y)
                 outputs[f"p{i}"] = normalized.permute(0, 3, 1, 2).contiguous()
-            if stage.downsample is not None:
-                x = stage.downsample(x)
         return outputs
 
     def train(self, mode: bool = True) -> SwinTransformer:
