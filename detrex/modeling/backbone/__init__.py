@@ -1,6 +1,7 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
-from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.eva import EVAViT
+from detrex.modeling.backbone.eva_02 import EVA02_ViT
 from detrex.modeling.backbone.folding import fold_frozen_norms
 from detrex.modeling.backbone.resnet import (
     BasicBlock,
@@ -12,6 +13,7 @@ from detrex.modeling.backbone.resnet import (
 )
 from detrex.modeling.backbone.timm_backbone import TimmBackbone
 from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
+from detrex.modeling.backbone.vit_pyramid import SimpleFeaturePyramid
 from detrex.modeling.backbone.vitdet import ViTDet
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "BasicStem",
     "BottleneckBlock",
     "DeformBottleneckBlock",
+    "EVA02_ViT",
+    "EVAViT",
     "ResNet",
     "SimpleFeaturePyramid",
     "TimmBackbone",
