@@ -6,7 +6,6 @@ Letters: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 
 import torch
 from detectron2.modeling.backbone import get_vit_lr_decay_rate
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detrex.modeling.backbone.plain_vit import (
+    LAYER_NORM,
     PlainViT,
     ResBottleneckBlock,
     WindowBlock,
@@ -135,7 +135,7 @@ class Block(WindowBlock):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_path: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         act_layer: type[nn.Module] = nn.GELU,
         use_rel_pos: bool = False,
         rel_pos_zero_init: bool = True,
@@ -200,7 +200,7 @@ class EVAViT(PlainViT):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         act_layer: type[nn.Module] = nn.GELU,
         use_abs_pos: bool = True,
         use_rel_pos: bool = False,

@@ -6,7 +6,6 @@ Letters: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 
 import torch
 from detectron2.modeling.backbone import get_vit_lr_decay_rate
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from detrex.modeling.backbone.eva_02_utils import VisionRotaryEmbeddingFast
 from detrex.modeling.backbone.plain_vit import (
+    LAYER_NORM,
     PlainViT,
     ResBottleneckBlock,
     WindowBlock,
@@ -141,7 +141,7 @@ class Block(WindowBlock):
         mlp_ratio: float = 4 * 2 / 3,
         qkv_bias: bool = True,
         drop_path: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         window_size: int = 0,
         use_residual_block: bool = False,
         rope: VisionRotaryEmbeddingFast | None = None,
@@ -194,7 +194,7 @@ class EVA02_ViT(PlainViT):
         mlp_ratio: float = 4 * 2 / 3,
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
-        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm_layer: Callable[[int], nn.Module] = LAYER_NORM,
         act_layer: type[nn.Module] = nn.GELU,
         use_abs_pos: bool = True,
         use_rel_pos: bool = False,

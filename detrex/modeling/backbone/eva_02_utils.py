@@ -1,4 +1,4 @@
-"""Rotary positions on maps, and the parts that EVA-02 shares with EVA, by the public detrex's names.
+"""Rotary positions on maps, and what EVA-02 shares with EVA, by the public detrex's names.
 
 Rotary positions turn pairs of a query's or key's channels by angles that grow with its place, so
 that their product depends on the distance alone (arXiv:2104.09864). On a map, the first half of the

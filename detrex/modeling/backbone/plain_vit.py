@@ -11,6 +11,7 @@ Letters: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
@@ -27,7 +28,10 @@ from detrex.modeling.backbone.utils import (
     window_unpartition,
 )
 
-__all__ = ["PlainViT", "ResBottleneckBlock", "WindowBlock", "drop_path_rates"]
+__all__ = ["LAYER_NORM", "PlainViT", "ResBottleneckBlock", "WindowBlock", "drop_path_rates"]
+
+LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
+"""The norm that all of the published networks have."""
 
 
 class ResBottleneckBlock(CNNBlockBase):
