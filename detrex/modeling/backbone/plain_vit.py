@@ -42,11 +42,12 @@ class ResBottleneckBlock(CNNBlockBase):
     Args:
         in_channels, out_channels: equal, as the input is added.
         bottleneck_channels: of the 3x3 convolution.
-        norm: of each convolution, as :func:`detectron2.layers.get_norm` takes it.
+        norm: of each convolution, as :func:`detectron2.layers.get_norm` takes it. There has to be
+            one: the scale of the last, which starts at zero, makes the block start as the identity.
         act_layer: called without arguments.
 
     Raises:
-        ValueError: if the channels differ.
+        ValueError: if the channels differ, or without a norm.
     """
 
     def __init__(
@@ -63,18 +64,18 @@ class ResBottleneckBlock(CNNBlockBase):
                 f"ResBottleneckBlock adds its input of {in_channels} channels to an output of "
                 f"{out_channels}; give the same number for both."
             )
+        if not norm:
+            raise ValueError('ResBottleneckBlock needs a norm to start as the identity, say "LN".')
         widths = (in_channels, bottleneck_channels, bottleneck_channels, out_channels)
         for i, kernel in enumerate((1, 3, 1)):
             convolution = Conv2d(widths[i], widths[i + 1], kernel, padding=kernel // 2, bias=False)
             c2_msra_fill(convolution)
-            normalization = get_norm(norm, widths[i + 1])
-            if i == 2:
-                for parameter in normalization.parameters():
-                    nn.init.zeros_(parameter)
             self.add_module(f"conv{i + 1}", convolution)
-            self.add_module(f"norm{i + 1}", normalization)
+            self.add_module(f"norm{i + 1}", get_norm(norm, widths[i + 1]))
             if i < 2:
                 self.add_module(f"act{i + 1}", act_layer())
+        for parameter in self.get_submodule("norm3").parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what the convolutions give to a map with its channels first."""

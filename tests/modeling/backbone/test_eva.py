@@ -294,6 +294,8 @@ def test_residual_blocks_start_as_the_identity():
     torch.testing.assert_close(block(x), x + y, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="8 channels to an output of 4"):
         ResBottleneckBlock(8, 4, 4)
+    with pytest.raises(ValueError, match="needs a norm"):
+        ResBottleneckBlock(8, 8, 4, norm="")
 
 
 def test_positions_are_those_of_the_padded_image():
