@@ -36,6 +36,11 @@ GOOD = [  # override, key, value
     ("train.max_iter=10", "train.max_iter", 10),
     ("train.amp.enabled=true", "train.amp.enabled", True),
     ("model.first.1.a=5", "model.first.1.a", 5),
+    ("model.first[1].a=5", "model.first.1.a", 5),
+    ("model.first[0]=null", "model.first.0", None),
+    ("+model.first={a: 3}", "model.first", [{"a": 1}, {"a": 2}, {"a": 3}]),
+    ("+model.first=[{a: 3},4]", "model.first", [{"a": 1}, {"a": 2}, {"a": 3}, 4]),
+    ("+model.first[2]=3", "model.first.2", 3),
     ("model.second=7", "model.second", 7),
     ("open.whatever=7", "open.whatever", 7),
     ("by_name.betas=[0.9,0.99]", "by_name.betas", [0.9, 0.99]),
@@ -48,6 +53,7 @@ GOOD = [  # override, key, value
     ("train.output_dir=", "train.output_dir", ""),
     ("~train.max_iter", "train.max_iter", None),
     ("~model.first.0", "model.first", [{"a": 2}]),
+    ("~model.first[1]", "model.first", [{"a": 1}]),
 ]
 
 UNKNOWN = [  # override, a key that the message has to name
@@ -58,6 +64,8 @@ UNKNOWN = [  # override, a key that the message has to name
     ("by_name.larning_rate=1", "by_name.lr"),
     ("train.max_iter.value=1", "train.max_iter"),
     ("model.first.2.a=1", "model.first"),
+    ("model.first[2].a=1", "model.first"),
+    ("+model.first[3]=1", "model.first"),
     ("~train.max_itre", "train.max_iter"),
     ("~model.second", "model.first"),
 ]

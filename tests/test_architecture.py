@@ -45,6 +45,18 @@ MODELING_ROWS = [
 # Where modeling touches detectron2; all else of it, and all layers, need torch alone.
 DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess"}
 
+# Names and protocols of the public detrex, for code that was written for it. Nothing but package
+# ``__init__``s, which export them, and they themselves import these.
+UPSTREAM_EDGE = {
+    "detrex.config.config",
+    "detrex.layers.denoising",
+    "detrex.modeling.criterion.base_criterion",
+    "detrex.modeling.criterion.criterion",
+    "detrex.modeling.criterion.indices",
+    "detrex.modeling.matcher.match_cost",
+    "detrex.modeling.matcher.modified_matcher",
+}
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -124,6 +136,49 @@ def core() -> list[str]:
 def test_the_core_needs_torch_alone(name):
     wrong = {i for i in imports(name) if i.split(".")[0] in {"detectron2", "fvcore", "iopath"}}
     assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def in_the_edge(name: str) -> bool:
+    return any(name == edge or name.startswith(f"{edge}.") for edge in UPSTREAM_EDGE)
+
+
+@cache
+def names_of_the_edge() -> frozenset[str]:
+    """Dotted names of what package ``__init__``s export of the edge."""
+    found = set()
+    for name, path in modules().items():
+        if path.name != "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.ImportFrom) and in_the_edge(node.module or ""):
+                found |= {f"{name}.{alias.asname or alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+@cache
+def imported_names(name: str) -> frozenset[str]:
+    """Dotted names of what a module imports, to the last part."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def test_edge_modules_exist():
+    assert modules().keys() >= UPSTREAM_EDGE
+    assert "detrex.modeling.criterion.SetCriterion" in names_of_the_edge()
+
+
+@pytest.mark.parametrize("name", [n for n in parts("detrex") if not in_the_edge(n)])
+def test_nothing_builds_on_the_upstream_edge(name):
+    if modules()[name].name == "__init__.py":
+        return
+    wrong = {i for i in imported_names(name) if in_the_edge(i) or i in names_of_the_edge()}
+    wrong |= {i for i in imports(name) if in_the_edge(i)}
+    assert not wrong, f"{name} imports {sorted(wrong)}, which are for code of the public detrex"
 
 
 def test_every_folder_is_a_package():

@@ -2,7 +2,7 @@
 
 from detrex.config.finder import get_config, get_config_file
 from detrex.config.load import find_config_file, load_config, load_sections, select_device
-from detrex.config.overrides import apply_overrides, unknown_keys
+from detrex.config.overrides import apply_overrides, try_get_key, unknown_keys
 
 __all__ = [
     "apply_overrides",
@@ -12,5 +12,6 @@ __all__ = [
     "load_config",
     "load_sections",
     "select_device",
+    "try_get_key",
     "unknown_keys",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-__all__ = ["apply_overrides", "unknown_keys"]
+__all__ = ["apply_overrides", "try_get_key", "unknown_keys"]
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -26,8 +27,9 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         cfg: a loaded LazyConfig.
         overrides: such as ``train.max_iter=100``, ``+train.note=hello`` (a new key),
-            ``~train.note`` (removes a key). Values follow Hydra's grammar: ``[1,2]``, ``{a: 1}``,
-            ``'quoted text'``.
+            ``~train.note`` (removes a key), ``augmentation[1].prob=0.2`` (of a list, also
+            ``augmentation.1.prob``), ``+tags=[a,b]`` (appends to a list). Values follow Hydra's
+            grammar: ``[1,2]``, ``{a: 1}``, ``'quoted text'``.
 
     Raises:
         KeyError: a key does not exist; the message names the nearest existing ones.
@@ -43,7 +45,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if problems:
         raise KeyError(" ".join(problems))
     cfg = copy.deepcopy(cfg)
-    for override in overrides:
+    for override in map(_with_dots, overrides):
         if override.startswith("~"):
             _remove(cfg, override[1:])
         else:
@@ -51,8 +53,31 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def try_get_key(cfg: Any, *keys: str, default: Any = None) -> Any:
+    """The value of the first of these dotted keys that the config has; ``default`` if none."""
+    absent = object()
+    cfg = cfg if OmegaConf.is_config(cfg) else OmegaConf.create(cfg, flags={"allow_objects": True})
+    for key in keys:
+        value = OmegaConf.select(cfg, key, default=absent)
+        if value is not absent:
+            return value
+    return default
+
+
+def _with_dots(override: str) -> str:
+    """``a[1].b=...``, as omegaconf writes keys, with the index between dots."""
+    key, equals, value = override.partition("=")
+    return re.sub(r"\[([^\[\]]+)\]", r".\1", key) + equals + value
+
+
 def _set(cfg: DictConfig, override: str) -> None:
     key, value = override.split("=", 1)
+    grown = _list_to_grow(cfg, key)
+    if grown is not None:
+        read = OmegaConf.create({"value": None}, flags={"allow_objects": True})
+        _set(read, f"value={value}")
+        grown.extend(read.value if isinstance(read.value, ListConfig) else [read.value])
+        return
     if "=" in value and value[0] not in "'\"[{":
         # Not every reader of overrides takes a second "=" outside of quotes.
         value = "'" + value.replace("'", "\\'") + "'"
@@ -68,6 +93,18 @@ def _set(cfg: DictConfig, override: str) -> None:
         ) from e
 
 
+def _list_to_grow(cfg: DictConfig, key: str) -> ListConfig | None:
+    """The list that ``+key`` appends to: that of this key, or of ``key.N``, its next place."""
+    if not key.startswith("+"):
+        return None
+    node = OmegaConf.select(cfg, key[1:])
+    if isinstance(node, ListConfig):
+        return node
+    parent, _, last = key[1:].rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else None
+    return node if isinstance(node, ListConfig) and last == str(len(node)) else None
+
+
 def _remove(cfg: DictConfig, key: str) -> None:
     parent, _, name = key.split("=", 1)[0].rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
@@ -79,12 +116,23 @@ def unknown_keys(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
     """What is wrong with each override whose key does not exist in ``cfg``."""
     problems = []
     for override in overrides:
-        key = override.split("=", 1)[0].strip()
-        removed = key.startswith("~")
-        key = key.removeprefix("~")
-        if key and key[0] != "+" and not _exists(cfg, key, may_be_argument=not removed):
+        key = _with_dots(override).split("=", 1)[0].strip()
+        removed, added = key.startswith("~"), key.startswith("+")
+        key = key.lstrip("~+")
+        if added:
+            known = _exists_but_for_lists(cfg, key)
+        else:
+            known = _exists(cfg, key, may_be_argument=not removed)
+        if key and not known:
             problems.append(_explain(cfg, key))
     return problems
+
+
+def _exists_but_for_lists(cfg: DictConfig, key: str) -> bool:
+    """Whether ``key`` can be added: anywhere but in a list, which grows by its next place only."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
+    return not isinstance(node, ListConfig) or (last.isdigit() and int(last) <= len(node))
 
 
 def _exists(cfg: Any, key: str, may_be_argument: bool = True) -> bool:
@@ -140,7 +188,9 @@ def _explain(cfg: DictConfig, key: str) -> str:
         last = key.rsplit(".", 1)[-1]
         nearest = [k for k in known if k.rsplit(".", 1)[-1] == last][:3]
     hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
-    return f"The config has no key {key!r}.{hint} To add it, write +{key}=... with a value."
+    parent, _, last = key.rpartition(".")
+    what, new = ("append to the list", parent) if last.isdigit() else ("add it", key)
+    return f"The config has no key {key!r}.{hint} To {what}, write +{new}=... with a value."
 
 
 def _all_keys(node: Any, prefix: str = "") -> Iterator[str]:

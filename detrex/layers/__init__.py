@@ -14,6 +14,12 @@ from detrex.layers.box_ops import (
 )
 from detrex.layers.checkpointing import checkpointed
 from detrex.layers.conv import ConvNorm, ConvNormAct
+from detrex.layers.denoising import (
+    GenerateCDNQueries,
+    GenerateDNQueries,
+    apply_box_noise,
+    apply_label_noise,
+)
 from detrex.layers.mlp import FFN, MLP
 from detrex.layers.multi_scale_deform_attn import (
     MultiScaleDeformableAttention,
@@ -36,12 +42,16 @@ __all__ = [
     "ConditionalSelfAttention",
     "ConvNorm",
     "ConvNormAct",
+    "GenerateCDNQueries",
+    "GenerateDNQueries",
     "LayerNorm",
     "MultiScaleDeformableAttention",
     "MultiheadAttention",
     "PositionEmbeddingLearned",
     "PositionEmbeddingSine",
     "TransformerLayerSequence",
+    "apply_box_noise",
+    "apply_label_noise",
     "box_cxcywh_to_xyxy",
     "box_iou",
     "box_xyxy_to_cxcywh",

@@ -121,6 +121,7 @@ class _ConditionalAttention(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}.")
+        self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.attn_drop = attn_drop
         self.batch_first = batch_first

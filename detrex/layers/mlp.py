@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrex.utils.errors import InvalidArgument
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU in between: ``(..., input_dim) -> (..., output_dim)``."""
@@ -51,7 +53,7 @@ class FFN(nn.Module):
     ) -> None:
         super().__init__()
         if num_fcs < 2:
-            raise ValueError(f"FFN needs at least 2 linear layers, got num_fcs={num_fcs}.")
+            raise InvalidArgument(f"FFN needs at least 2 linear layers, got num_fcs={num_fcs}.")
         self.embed_dim = embed_dim
         self.feedforward_dim = feedforward_dim
         self.num_fcs = num_fcs

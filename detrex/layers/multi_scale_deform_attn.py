@@ -62,6 +62,27 @@ def multi_scale_deformable_attn_pytorch(
     return pytorch_kernels.forward(value, levels, *in_a_row)
 
 
+class MultiScaleDeformableAttnFunction:
+    """:func:`~detrex.layers.ms_deform_attn.ms_deform_attn` as the public detrex calls it."""
+
+    @staticmethod
+    def apply(
+        value: Tensor,
+        value_spatial_shapes: Shapes,
+        value_level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+        im2col_step: int = 64,
+    ) -> Tensor:
+        """As :func:`multi_scale_deformable_attn_pytorch`, by the fastest kernel for the device.
+
+        ``value_level_start_index`` follows from the shapes, and no kernel works in steps: both are
+        of no use here.
+        """
+        shapes = _shape_list(value_spatial_shapes)
+        return ms_deform_attn(value, shapes, sampling_locations, attention_weights)
+
+
 class MultiScaleDeformableAttention(nn.Module):
     """Deformable attention with its projections and residual.
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrex.utils.errors import InvalidArgument
+
 
 def _sine(position: Tensor, num_feats: int, temperature: float) -> Tensor:
     """Sines and cosines of falling frequency, interleaved: ``(...) -> (..., num_feats)``.
@@ -68,6 +70,8 @@ class PositionEmbeddingSine(nn.Module):
         super().__init__()
         self.num_pos_feats = num_pos_feats
         self.temperature = temperature
+        if not isinstance(scale, (int, float)):
+            raise InvalidArgument(f"scale is {scale!r}, but must be a number.")
         self.scale = scale
         self.eps = eps
         self.offset = offset

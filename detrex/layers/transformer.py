@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrex.utils.errors import InvalidArgument
+
 OPERATIONS = ("self_attn", "cross_attn", "norm", "ffn")
 
 CONTEXT = (
@@ -71,6 +73,8 @@ class BaseTransformerLayer(nn.Module):
         norm: the norm, copied for each ``"norm"``.
         operation_order: names out of ``self_attn, cross_attn, norm, ffn``. If the first is
             ``norm`` the layer is pre-norm: residuals then bypass the norms.
+
+    ``embed_dim`` is that of the first attention; None if it says none.
     """
 
     def __init__(
@@ -89,12 +93,13 @@ class BaseTransformerLayer(nn.Module):
         if isinstance(attn, nn.Module):
             attn = [copy.deepcopy(attn) for _ in range(num_attn)]
         if len(attn) != num_attn:
-            raise ValueError(
+            raise InvalidArgument(
                 f"There are {len(attn)} attentions for {num_attn} operations: {operation_order}."
             )
         self.operation_order = tuple(operation_order)
         self.pre_norm = self.operation_order[0] == "norm"
         self.attentions = nn.ModuleList(attn)
+        self.embed_dim = getattr(next(iter(attn), None), "embed_dim", None)
         self.ffns = nn.ModuleList(copy.deepcopy(ffn) for _ in range(count["ffn"]))
         self.norms = nn.ModuleList(copy.deepcopy(norm) for _ in range(count["norm"]))
 
@@ -166,10 +171,10 @@ class TransformerLayerSequence(nn.Module):
         super().__init__()
         if isinstance(transformer_layers, nn.Module):
             if num_layers is None:
-                raise ValueError("A single layer needs num_layers, the number of its copies.")
+                raise InvalidArgument("A single layer needs num_layers, the number of its copies.")
             transformer_layers = [copy.deepcopy(transformer_layers) for _ in range(num_layers)]
         elif num_layers not in (None, len(transformer_layers)):
-            raise ValueError(
+            raise InvalidArgument(
                 f"There are {len(transformer_layers)} layers, but num_layers is {num_layers}."
             )
         self.layers = nn.ModuleList(transformer_layers)

@@ -6,9 +6,9 @@ distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict, cast
+from typing import Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -135,20 +135,3 @@ def all_own_targets(predictions: Sequence[Prediction], targets: Targets) -> list
         if key not in known:
             known[key] = kind.of(targets)
     return [known[key] for key in keys]
-
-
-def predictions_from_outputs(outputs: Mapping[str, Any]) -> list[Prediction]:
-    """The dictionaries of DETR code as a list: last layer, auxiliary layers, encoder.
-
-    Args:
-        outputs: ``pred_logits`` and ``pred_boxes``; optionally ``aux_outputs``, a list of such
-            dictionaries, and ``enc_outputs``, one more.
-    """
-    layers = {f"_{i}": layer for i, layer in enumerate(outputs.get("aux_outputs", ()))}
-    suffixed = {"": outputs, **layers}
-    if "enc_outputs" in outputs:
-        suffixed["_enc"] = outputs["enc_outputs"]
-    return [
-        Prediction(o["pred_logits"], o["pred_boxes"], suffix, auxiliary=suffix in layers)
-        for suffix, o in suffixed.items()
-    ]

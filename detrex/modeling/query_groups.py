@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from detrex.layers import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, get_sine_pos_embed
+from detrex.layers import get_sine_pos_embed
+from detrex.layers.box_noise import noisy_centers_and_sizes, noisy_corners
 from detrex.modeling.predictions import Supervision, Targets, map_targets
 from detrex.modeling.queries import Group, Queries
 from detrex.utils import inverse_sigmoid
@@ -112,9 +113,7 @@ class Denoising(nn.Module):
 
     def noisy_boxes(self, boxes: Tensor, most: int) -> Tensor:
         """``(B, D, 4)`` cxcywh, moved and resized, inside the image."""
-        reach = torch.cat((boxes[..., 2:] / 2, boxes[..., 2:]), -1)
-        noise = (2 * torch.rand_like(boxes) - 1) * self.box_noise
-        return (boxes + noise * reach).clamp(0, 1)
+        return noisy_centers_and_sizes(boxes, self.box_noise)
 
     def _indices(self, count: int, most: int, groups: int) -> tuple[Tensor, Tensor]:
         """Queries of an image's ``count`` targets, and these targets, group by group."""
@@ -166,11 +165,7 @@ class ContrastiveDenoising(Denoising):
     def noisy_boxes(self, boxes: Tensor, most: int) -> Tensor:
         position = torch.arange(boxes.shape[1], device=boxes.device)
         negative = position // max(1, most) % 2  # D
-        half = boxes[..., 2:].repeat(1, 1, 2) / 2
-        sign = 2.0 * torch.randint_like(boxes, 2) - 1
-        noise = sign * (torch.rand_like(boxes) + negative[:, None]) * self.box_noise
-        corners = (box_cxcywh_to_xyxy(boxes) + noise * half).clamp(0, 1)
-        return box_xyxy_to_cxcywh(corners)
+        return noisy_corners(boxes, self.box_noise, negative)
 
 
 class OneToMany(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from override_cases import GOOD, UNKNOWN, make_cfg
 
-from detrex.config import apply_overrides, unknown_keys
+from detrex.config import apply_overrides, try_get_key, unknown_keys
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_key_that_does_not_exist_is_an_error_with_the_nearest_key(cfg, overrid
     before = OmegaConf.to_yaml(cfg.train)
     with pytest.raises(KeyError) as error:
         apply_overrides(cfg, ["train.max_iter=1", override])
-    key = override.split("=")[0].removeprefix("~")
+    key = override.split("=")[0].lstrip("~+").replace("[", ".").replace("]", "")
     assert f"no key '{key}'" in str(error.value)
     assert nearest in str(error.value)
     assert OmegaConf.to_yaml(cfg.train) == before
@@ -47,3 +47,10 @@ def test_several_mistakes_are_reported_together(cfg):
 def test_what_is_not_key_value_is_named(cfg, override):
     with pytest.raises(ValueError, match=f"'{override}' is not of the form key=value"):
         apply_overrides(cfg, [override])
+
+
+def test_try_get_key_takes_the_first_there_is(cfg):
+    assert try_get_key(cfg, "SEED", "train.seed", "train.max_iter") == 90
+    assert try_get_key(cfg, "train.amp.nothing", "SEED", default=-1) == -1
+    assert try_get_key({"a": {"b": [1]}}, "a.b") == [1]
+    assert try_get_key(cfg, "SEED") is None

@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from detrex.layers import FFN, MLP
+from detrex.utils.errors import InvalidArgument
 
 REFERENCE = reference_ops.load("layers")
 QUERY = REFERENCE["query"]
@@ -58,5 +59,5 @@ def test_ffn_doesnt_write_into_its_input():
 
 
 def test_ffn_needs_two_layers():
-    with pytest.raises(ValueError, match="num_fcs=1"):
+    with pytest.raises(InvalidArgument, match="num_fcs=1"):
         FFN(8, 16, num_fcs=1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from detrex.layers import MultiScaleDeformableAttention, multi_scale_deformable_attn_pytorch
+from detrex.layers.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
 CORE = reference_ops.load("ms_deform_attn_core")
 MODULE = reference_ops.load("ms_deform_attn_module")
@@ -30,6 +31,16 @@ def test_core_and_its_gradients_agree_with_the_reference():
     grads = torch.autograd.grad(out, inputs, CORE["cotangent"])
     for name, grad in zip(INPUTS, grads, strict=True):
         assert_close(grad, CORE[f"grad_{name}"])
+
+
+def test_the_function_of_the_public_detrex_is_the_core():
+    value, locations, weights = (CORE[name].clone().requires_grad_() for name in INPUTS)
+    shapes = CORE["spatial_shapes"]
+    starts = shapes.prod(1).cumsum(0).roll(1)
+    out = MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
+    assert_close(out, CORE["output"])
+    grad = torch.autograd.grad(out, value, CORE["cotangent"])[0]
+    assert_close(grad, CORE["grad_value"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -17,6 +17,7 @@ from detrex.layers import (
     get_sine_pos_embed,
     sine_position_embedding,
 )
+from detrex.utils.errors import InvalidArgument
 
 REFERENCE = reference_ops.load("position_embedding")
 VARIANTS = json.loads(str(REFERENCE["sine_variants"]))
@@ -71,6 +72,11 @@ def test_sine_of_an_embed_dim_has_that_width():
     assert torch.equal(sine_position_embedding(64, normalize=True)(mask), expected)
     with pytest.raises(ValueError, match="divisible by 4"):
         sine_position_embedding(66)
+
+
+def test_sine_takes_one_number_as_scale():
+    with pytest.raises(InvalidArgument, match=r"scale is \(3.0,\), but must be a number"):
+        PositionEmbeddingSine(8, scale=(3.0,), normalize=True)
 
 
 def test_learned_agrees_with_the_reference():

@@ -21,6 +21,7 @@ from detrex.layers import (
     TransformerLayerSequence,
 )
 from detrex.layers.transformer import CONTEXT
+from detrex.utils.errors import InvalidArgument
 
 REFERENCE = reference_ops.load("layers")
 QUERY, KEY = REFERENCE["query"], REFERENCE["key"]
@@ -73,6 +74,18 @@ def test_pre_norm_passes_the_query_around_the_norms():
     assert_close(built(QUERY), QUERY + built.ffns[0].layers(built.norms[0](QUERY)))
 
 
+@pytest.mark.parametrize(
+    "attention", [MultiheadAttention, ConditionalSelfAttention, MultiScaleDeformableAttention]
+)
+def test_embed_dim_is_that_of_the_first_attention(attention):
+    built = BaseTransformerLayer(
+        attention(16, 4), FFN(16, 24), nn.LayerNorm(16), ("self_attn", "norm", "ffn", "norm")
+    )
+    assert built.embed_dim == 16
+    only_ffn = BaseTransformerLayer(attention(16, 4), FFN(16, 24), nn.LayerNorm(16), ("ffn",))
+    assert only_ffn.embed_dim is None
+
+
 def test_wrong_operations_are_named():
     attention, ffn, norm = MultiheadAttention(16, 4), FFN(16, 24), nn.LayerNorm(16)
     with pytest.raises(ValueError, match="'conv'"):
@@ -90,7 +103,7 @@ def test_sequence_copies_one_layer_or_takes_several():
     assert list(TransformerLayerSequence(several).layers) == several
     with pytest.raises(ValueError, match="needs num_layers"):
         TransformerLayerSequence(single)
-    with pytest.raises(ValueError, match="2 layers, but num_layers is 3"):
+    with pytest.raises(InvalidArgument, match="2 layers, but num_layers is 3"):
         TransformerLayerSequence(several, 3)
 
 

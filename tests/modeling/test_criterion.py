@@ -45,10 +45,9 @@ def reference_batch(kind: str) -> tuple[Tensor, Tensor, Targets]:
     return logits.requires_grad_(), boxes.requires_grad_(), targets
 
 
-def as_outputs(logits: Tensor, boxes: Tensor) -> dict:
+def two_layers(logits: Tensor, boxes: Tensor) -> list[Prediction]:
     """The last layer and an auxiliary one, made of it: queries reversed, logits halved."""
-    aux = {"pred_logits": logits.flip(1) / 2, "pred_boxes": boxes.flip(1)}
-    return {"pred_logits": logits, "pred_boxes": boxes, "aux_outputs": [aux]}
+    return [Prediction(logits, boxes), Prediction(logits.flip(1) / 2, boxes.flip(1), "_0")]
 
 
 def no_targets(images: int = 2) -> Targets:
@@ -59,7 +58,7 @@ def no_targets(images: int = 2) -> Targets:
 @pytest.mark.parametrize("kind", CRITERIA)
 def test_losses_and_gradients_agree_with_the_reference(kind):
     logits, boxes, targets = reference_batch(kind)
-    losses = CRITERIA[kind]()(as_outputs(logits, boxes), targets)
+    losses = CRITERIA[kind]()(two_layers(logits, boxes), targets)
     assert list(losses) == NAMES + [f"{name}_0" for name in NAMES]
     for name, loss in losses.items():
         assert_close(loss, REFERENCE[f"{kind}_crit_{name}"])

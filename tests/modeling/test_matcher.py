@@ -12,22 +12,15 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from detrex.modeling.matcher import (
+    BoxGIoUCost,
     BoxL1Cost,
     Candidates,
     FocalCost,
-    GIoUCost,
     HungarianMatcher,
     SoftmaxCost,
 )
 from detrex.modeling.matcher.costs import PaddedTargets
-from detrex.modeling.predictions import (
-    OBJECTNESS,
-    Indices,
-    Prediction,
-    Supervision,
-    Targets,
-    predictions_from_outputs,
-)
+from detrex.modeling.predictions import OBJECTNESS, Indices, Prediction, Supervision, Targets
 
 REFERENCE = reference_ops.load("criterion_and_matcher")
 FOCAL = HungarianMatcher(cost_class=2, cost_bbox=5, cost_giou=2)
@@ -83,7 +76,9 @@ def test_agrees_with_the_reference(kind):
     matcher, targets = MATCHERS[kind], reference_targets(kind)
     outputs = reference_outputs(kind)
     assert_same(matcher(outputs, targets), reference_matches(f"{kind}_match"))
-    last, aux = matcher.match(predictions_from_outputs(outputs), targets)
+    layers = [outputs, *outputs["aux_outputs"]]
+    predictions = [Prediction(layer["pred_logits"], layer["pred_boxes"]) for layer in layers]
+    last, aux = matcher.match(predictions, targets)
     assert_same(last, reference_matches(f"{kind}_match"))
     assert_same(aux, reference_matches(f"{kind}_crit_aux_match"))
 
@@ -267,7 +262,7 @@ def test_costs_are_composed():
         for weights in ((2, 0, 0), (0, 5, 0), (0, 0, 4))
     ]
     own = HungarianMatcher(
-        cost_class=2, class_cost=SoftmaxCost(), terms=[BoxL1Cost(5), GIoUCost(4), Below()]
+        cost_class=2, class_cost=SoftmaxCost(), terms=[BoxL1Cost(5), BoxGIoUCost(4), Below()]
     )
     expected = sum(parts) + 3.0 * Below()(Candidates(prediction, PaddedTargets(targets)))
     assert_close(own.costs(prediction, targets), expected)

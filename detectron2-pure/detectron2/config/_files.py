@@ -13,6 +13,11 @@ from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
 
+from detectron2.config._packages import (
+    belongs_to_a_package,
+    import_by_path,
+    with_fresh_configs,
+)
 from detectron2.config.errors import ConfigError, describe, located
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
@@ -128,33 +133,46 @@ def _importer(chain: tuple[str, ...]) -> Any:
     ) -> ModuleType:
         if level == 0:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
-        filename = _relative_path(chain[-1], name, level)
+        path = _relative_path(chain[-1], name, level)
+        if belongs_to_a_package(path, chain[-1]):
+            names = fromlist or ()
+            return _with_configs(with_fresh_configs(import_by_path(path, names), names), names)
+        filename = _require_config(chain[-1], name, level, path)
         if filename in chain:
             circle = " -> ".join([*chain[chain.index(filename) :], filename])
             raise ImportError(f"Config files import each other in a circle: {circle}")
-        module = run_config_file(filename, chain)
-        names = fromlist or ()
-        for key in list(vars(module)) if "*" in names else names:
-            if not key.startswith("__") and key in vars(module):
-                setattr(module, key, as_config(getattr(module, key)))
-        return module
+        return _with_configs(run_config_file(filename, chain), fromlist or ())
 
     return import_in_config
 
 
+def _with_configs(module: ModuleType, names: Sequence[str]) -> ModuleType:
+    """The module, with dictionaries among the imported ``names`` as configs."""
+    for key in list(vars(module)) if "*" in names else names:
+        if not key.startswith("__") and key in vars(module):
+            setattr(module, key, as_config(getattr(module, key)))
+    return module
+
+
 def _relative_path(importer: str, name: str, level: int) -> str:
+    """The path that a relative import names, without ``.py``."""
+    path = os.path.join(
+        os.path.dirname(importer), *[os.pardir] * (level - 1), *filter(None, name.split("."))
+    )
+    return os.path.normpath(path) if level > 1 else path
+
+
+def _require_config(importer: str, name: str, level: int, path: str) -> str:
+    """The file of a config, given its path without ``.py``."""
     if not name:
         raise ImportError(
             f"{importer}: a relative import in a config file has to name another config "
             f"file, as in 'from {'.' * level}file import name'."
         )
-    path = os.path.join(os.path.dirname(importer), *[os.pardir] * (level - 1), *name.split("."))
-    if level > 1:
-        path = os.path.normpath(path)
     if not PathManager.isfile(path + ".py"):
         statement = f"from {'.' * level}{name} import ..."
         what = "does not exist"
         if PathManager.isdir(path):
-            what = "is a folder, and a relative import has to name a config file"
+            what = "is a folder without __init__.py"
         raise ImportError(f"{importer}: '{statement}' needs {path}.py, but that {what}.")
     return path + ".py"

@@ -56,6 +56,7 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def _parse(text: str) -> _Override:
+    text = _with_dots(text)
     try:
         parsed = OverridesParser.create().parse_override(text)
     except HydraException as e:
@@ -74,6 +75,12 @@ def _parse(text: str) -> _Override:
     elif parsed.is_add() or parsed.is_force_add():
         kind = _Kind.ADD
     return _Override(text, key, kind, parsed.value(), "=" in text)
+
+
+def _with_dots(text: str) -> str:
+    """``a[1].b=...``, as omegaconf writes keys, with the index between dots, as hydra reads it."""
+    key, equals, value = text.partition("=")
+    return re.sub(r"\[([^\[\]]+)\]", r".\1", key) + equals + value
 
 
 def _parse_plain_text(text: str, error: HydraException) -> HydraOverride:
@@ -107,6 +114,9 @@ def _apply(cfg: DictConfig, override: _Override) -> None:
     index = _index(parent, last)
     if override.kind is _Kind.DELETE:
         _delete(cfg, parent, index, override)
+    elif _has(parent, index) and override.kind is _Kind.ADD and _is_list(parent, index):
+        value = override.value
+        parent[index].extend(value if isinstance(value, list) else [value])
     elif _has(parent, index):
         _replace(cfg, parent, index, override.value, override.key, override)
     else:
@@ -144,6 +154,14 @@ def _has(parent: Container, index: Any) -> bool:
         return isinstance(index, int) and -len(parent) <= index < len(parent)
     # ``in`` is false for keys whose value is missing ("???") or an unresolvable interpolation.
     return not parent._is_none() and index in list(parent)
+
+
+def _is_list(parent: Container, index: Any) -> bool:
+    node = parent._get_node(index)
+    hollow = isinstance(node, ListConfig) and (
+        node._is_none() or node._is_missing() or node._is_interpolation()
+    )
+    return isinstance(node, ListConfig) and not hollow
 
 
 def _delete(cfg: DictConfig, parent: Any, index: Any, override: _Override) -> None:
@@ -194,9 +212,13 @@ def _merge(
 def _insert(
     cfg: DictConfig, parent: Any, index: Any, value: Any, key: str, override: _Override
 ) -> None:
-    """Add an entry that was asked for by ``+`` or that the parent's target takes."""
+    """Add an entry that was asked for by ``+`` (of a list, the next one) or that the parent's
+    target takes."""
     if isinstance(parent, ListConfig):
-        raise _unknown(cfg, override, key)
+        if override.kind is not _Kind.ADD or index != len(parent):
+            raise _unknown(cfg, override, key)
+        parent.append(value)
+        return
     if override.kind is not _Kind.ADD:
         named, takes_any = _arguments_of(parent)
         if index not in named and not takes_any:

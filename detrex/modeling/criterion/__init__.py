@@ -1,6 +1,7 @@
 """What predictions are compared with, and how."""
 
+from detrex.modeling.criterion.base_criterion import BaseCriterion
 from detrex.modeling.criterion.criterion import SetCriterion
 from detrex.modeling.pairs import MatchedPairs, Step, match_pairs
 
-__all__ = ["MatchedPairs", "SetCriterion", "Step", "match_pairs"]
+__all__ = ["BaseCriterion", "MatchedPairs", "SetCriterion", "Step", "match_pairs"]

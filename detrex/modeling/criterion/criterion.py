@@ -1,8 +1,8 @@
-"""The losses of DETR: one loop over everything that is predicted.
+"""The criterion as code written for the public detrex calls and overrides it.
 
-Source: "End-to-End Object Detection with Transformers", arXiv:2005.12872.
-
-Letters: ``K`` classes.
+The core's :class:`~detrex.modeling.criterion.core.Criterion` takes lists of predictions. This one
+takes dictionaries as well, and computes them by one method for each loss, which subclasses may
+override; the arithmetic is that of the core's terms.
 """
 
 from __future__ import annotations
@@ -13,45 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex.modeling.losses.box_losses import BoxGIoULoss, BoxL1Loss
-from detrex.modeling.losses.class_losses import FocalClassLoss, SoftmaxClassLoss
-from detrex.modeling.pairs import Step, match_pairs
-from detrex.modeling.predictions import (
-    Matcher,
-    Prediction,
-    Targets,
-    all_own_targets,
-    predictions_from_outputs,
-)
-from detrex.utils.processes import sum_over_processes
+from detrex.modeling.criterion.core import LOSSES, Criterion, losses_of
+from detrex.modeling.criterion.indices import source_indices, target_indices
+from detrex.modeling.losses import functional
+from detrex.modeling.pairs import MatchedPairs, Step
+from detrex.modeling.predictions import Indices, Matcher, Prediction, Targets
 
-LOSSES = ("class", "boxes")
-LOSS_CLASS_TYPES = ("ce_loss", "focal_loss")
+Outputs = Mapping[str, Any]
+"""``pred_logits (B, Q, K)`` and ``pred_boxes (B, Q, 4)`` of one layer, with anything else that a
+loss needs. Letters: ``B`` images, ``Q`` queries, ``K`` classes."""
+
+_OTHER_LAYERS = ("aux_outputs", "enc_outputs")
 
 
-class SetCriterion(nn.Module):
-    """Matches predictions and targets, then lets each term compare the pairs.
+class SetCriterion(Criterion):
+    """:class:`~detrex.modeling.criterion.core.Criterion`, whose arguments it takes, and on
+    dictionaries of outputs the loops and methods of the public detrex.
 
-    A term is a module ``term(pairs, step) -> {name: scalar}``: ``pairs`` are the
-    :class:`~detrex.modeling.criterion.MatchedPairs` of one prediction, ``step`` has those of all
-    (:class:`~detrex.modeling.criterion.Step`). It is asked for each prediction in turn: last layer,
-    auxiliary layers, encoder, denoising; whatever it does not want to train it answers with ``{}``.
-
-    Args:
-        num_classes: classes, without "no object".
-        matcher: finds the pairs of all predictions:
-            ``matcher.match(predictions, targets) -> list[Indices]``.
-        weight_dict: loss name -> weight, used by :meth:`weighted`. The weight of ``loss_bbox`` also
-            holds for ``loss_bbox_0``, ``loss_bbox_dn`` and so on unless they have their own.
-        losses: which of the usual losses to have: ``"class"``, ``"boxes"``.
-        eos_coef, loss_class_type, alpha, gamma: the class loss in short, where ``class_loss`` is
-            not given: ``"focal_loss"`` is :class:`.FocalClassLoss` with ``alpha`` and ``gamma``,
-            ``"ce_loss"`` is :class:`.SoftmaxClassLoss` with ``eos_coef``.
-        class_loss: the term of the classes (:mod:`detrex.modeling.losses.class_losses`).
-        terms: all other terms; L1 and generalized IoU of boxes if not given.
+    To add a loss in a subclass, name it in ``losses`` and extend :meth:`get_loss`. In new code
+    ``class_loss`` and ``terms`` do it without a subclass (see the documentation's page on seams).
     """
-
-    empty_weight: Tensor | None
 
     def __init__(
         self,
@@ -59,102 +40,148 @@ class SetCriterion(nn.Module):
         matcher: Matcher,
         weight_dict: Mapping[str, float],
         losses: Sequence[str] = LOSSES,
-        eos_coef: float = 0.1,
+        eos_coef: float | None = 0.1,
         loss_class_type: str = "focal_loss",
         alpha: float = 0.25,
         gamma: float = 2.0,
         class_loss: nn.Module | None = None,
         terms: Iterable[nn.Module] | None = None,
     ) -> None:
-        super().__init__()
-        if loss_class_type not in LOSS_CLASS_TYPES:
-            raise ValueError(
-                f"loss_class_type is {loss_class_type!r}, but must be one of {LOSS_CLASS_TYPES}."
-            )
-        unknown = [name for name in losses if name not in LOSSES]
-        if unknown:
-            raise ValueError(f"unknown losses {unknown}; there are {list(LOSSES)}.")
-        if class_loss is None:
-            softmax = loss_class_type == "ce_loss"
-            class_loss = SoftmaxClassLoss(eos_coef) if softmax else FocalClassLoss(alpha, gamma)
-        if terms is None:
-            terms = [BoxL1Loss(), BoxGIoULoss()] if "boxes" in losses else []
-        self.num_classes = num_classes
-        self.matcher = matcher
-        self.weight_dict = dict(weight_dict)
+        extended = type(self).get_loss is not SetCriterion.get_loss
+        super().__init__(
+            num_classes,
+            matcher,
+            weight_dict,
+            [name for name in losses if name in LOSSES] if extended else losses,
+            0.1 if eos_coef is None else eos_coef,
+            loss_class_type,
+            alpha,
+            gamma,
+            class_loss,
+            terms,
+        )
         self.losses = tuple(losses)
-        self.class_loss = class_loss
-        self.terms = nn.ModuleList(terms)
-        # Kept here, as published checkpoints have it.
-        weight = getattr(class_loss, "class_weight", lambda num_classes: None)(num_classes)
-        self.register_buffer("empty_weight", weight)
+        self.eos_coef = eos_coef
+        self.loss_class_type = loss_class_type
+        self.alpha = alpha
+        self.gamma = gamma
 
-    def forward(
-        self, outputs: Sequence[Prediction] | Mapping[str, Any], targets: Targets
-    ) -> dict[str, Tensor]:
+    def forward(  # type: ignore[override]
+        self,
+        outputs: Sequence[Prediction] | Outputs,
+        targets: Targets,
+        return_indices: bool = False,
+    ) -> dict[str, Tensor] | tuple[dict[str, Tensor], list[Indices]]:
         """The losses before weighting, scalars named ``loss_class``, ``loss_bbox_0``, ...
 
         Args:
-            outputs: predictions, or the dictionary that
-                :func:`~detrex.modeling.predictions.predictions_from_outputs` takes.
-            targets: per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh, on the
-                device of the predictions. They aren't written to; ``T = 0`` is fine.
+            outputs: predictions, or the dictionary of the last layer, which may have
+                ``aux_outputs``, a list of such dictionaries, and ``enc_outputs``, one more.
+            targets: per image ``labels (T,)`` and ``boxes (T, 4)``, normalized cxcywh.
+            return_indices: also return the matches of each layer, the last decoder layer's at the
+                end; for dictionaries only.
+        """
+        if not isinstance(outputs, Mapping):
+            return super().forward(outputs, targets)
+        last = {name: value for name, value in outputs.items() if name not in _OTHER_LAYERS}
+        layers = {"": last}
+        layers |= {f"_{i}": layer for i, layer in enumerate(outputs.get("aux_outputs", ()))}
+        if "enc_outputs" in outputs:
+            layers["_enc"] = outputs["enc_outputs"]
+        num_boxes = self.num_boxes(targets, outputs["pred_boxes"].device)
+        losses: dict[str, Tensor] = {}
+        matches = []
+        for suffix, layer in layers.items():
+            indices = self.matcher(layer, targets)  # type: ignore[operator]
+            matches.append(indices)
+            for loss in self.losses:
+                found = self.get_loss(loss, layer, targets, indices, num_boxes)
+                losses |= {name + suffix: value for name, value in found.items()}
+        return (losses, [*matches[1:], matches[0]]) if return_indices else losses
+
+    def get_loss(
+        self,
+        loss: str,
+        outputs: Outputs,
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float | Tensor,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """The losses of one name out of ``losses``, of one layer; ``kwargs`` go to its method.
 
         Raises:
-            ValueError: there are logits of another number of classes.
+            ValueError: there is no such loss.
         """
-        predictions = predictions_from_outputs(outputs) if isinstance(outputs, Mapping) else outputs
-        self._check_classes(predictions)
-        matches = self.matcher.match(predictions, targets)
-        num_boxes = self.num_boxes(targets, predictions[0].boxes.device)
-        own_targets = all_own_targets(predictions, targets)
-        pairs = match_pairs(predictions, matches, own_targets, num_boxes)
-        step = Step(pairs, targets, num_boxes, self.empty_weight)
-        terms = [self.class_loss] if "class" in self.losses else []
-        losses: dict[str, Tensor] = {}
-        for own in pairs:
-            found: dict[str, Tensor] = {}
-            for term in (*terms, *self.terms):
-                for name, value in term(own, step).items():
-                    if name in found:
-                        raise ValueError(
-                            f"Two terms of the criterion have a loss {name!r}: give one another "
-                            "name."
-                        )
-                    found[name] = value
-            losses |= {name + own.prediction.suffix: value for name, value in found.items()}
-        return losses
+        methods = {"class": self.loss_labels, "boxes": self.loss_boxes}
+        if loss not in methods:
+            raise ValueError(
+                f"There is no loss {loss!r}, only {list(methods)}: override get_loss to add one."
+            )
+        return methods[loss](outputs, targets, indices, num_boxes, **kwargs)
 
-    def _check_classes(self, predictions: Sequence[Prediction]) -> None:
-        no_object = getattr(self.class_loss, "no_object", False)
-        for p in predictions:
-            known = p.supervision.class_agnostic
-            if not known and p.logits.shape[-1] != self.num_classes + no_object:
-                raise ValueError(
-                    f"predictions have {p.logits.shape[-1]} logits, but the criterion expects "
-                    f"{self.num_classes}{' and one for no object' if no_object else ''}: let the "
-                    "heads and the criterion have the num_classes of the model."
-                )
+    def loss_labels(
+        self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: float | Tensor
+    ) -> dict[str, Tensor]:
+        """``loss_class``, by the criterion's ``class_loss``."""
+        return losses_of(*self._pairs(outputs, targets, indices, num_boxes), [self.class_loss])
 
-    def weighted(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The losses times their weights; a loss without a weight stays as it is."""
-        return {name: value * self._weight(name) for name, value in losses.items()}
+    def loss_boxes(
+        self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: float | Tensor
+    ) -> dict[str, Tensor]:
+        """``loss_bbox`` and ``loss_giou``, or whatever the criterion's ``terms`` compute."""
+        return losses_of(*self._pairs(outputs, targets, indices, num_boxes), self.terms)
 
-    def _weight(self, name: str) -> float:
-        """The weight of ``name``, or of what is left of it without some ``_suffix``."""
-        stem = name
-        while stem not in self.weight_dict and "_" in stem:
-            stem = stem.rpartition("_")[0]
-        return self.weight_dict.get(stem, 1.0)
+    def _get_src_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """``(n,)`` image and query of all matched pairs."""
+        return source_indices(indices)
 
-    @staticmethod
-    def num_boxes(targets: Targets, device: torch.device) -> Tensor:
-        """Targets of all processes, at least 1, divided by the number of processes: a scalar.
+    def _get_tgt_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """``(n,)`` image and target of all matched pairs."""
+        return target_indices(indices)
 
-        Distributed training averages gradients over processes, so those of these losses are then
-        the gradients of one process that has all images.
-        """
-        # Filled in place: copying a number to a GPU would wait for it.
-        count = torch.full((), float(sum(len(t["labels"]) for t in targets)), device=device)
-        total, processes = sum_over_processes(count)
-        return total.clamp(min=1) / processes
+    def _pairs(
+        self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: float | Tensor
+    ) -> tuple[MatchedPairs, Step]:
+        """The matched pairs of one layer, as the core's terms see them."""
+        boxes = outputs["pred_boxes"]
+        image, query = (i.to(boxes.device) for i in self._get_src_permutation_idx(indices))
+        of_image, target = (i.to(boxes.device) for i in self._get_tgt_permutation_idx(indices))
+        counts = torch.tensor([0, *(len(t["labels"]) for t in targets)], device=boxes.device)
+        target = counts.cumsum(0)[of_image] + target
+        extras = {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+        pairs = MatchedPairs(
+            Prediction(outputs["pred_logits"], boxes, extras=extras),  # type: ignore[arg-type]
+            image,
+            query,
+            target,
+            torch.cat([t["labels"] for t in targets])[target],
+            torch.cat([t["boxes"] for t in targets])[target],
+            targets,
+            torch.as_tensor(num_boxes, device=boxes.device),
+        )
+        return pairs, Step([pairs], targets, pairs.num_boxes, self.empty_weight)
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    num_boxes: float | Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Focal loss of all logits, its mean over the second axis, summed and divided by ``num_boxes``.
+
+    Source: "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+
+    Args:
+        inputs: ``(B, Q, K)`` logits.
+        targets: as large, in [0, 1].
+        num_boxes: what the sum is divided by.
+        alpha: share of the positive targets; negative for equal shares.
+        gamma: exponent that down-weights easy examples.
+    """
+    loss = functional.sigmoid_focal_loss(
+        inputs, targets, alpha=alpha, gamma=gamma, reduction="none"
+    )
+    return loss.mean(1).sum() / num_boxes

@@ -120,7 +120,7 @@ class BoxL1Cost(_Weighted):
         return torch.cdist(candidates.boxes, candidates.target_boxes, p=1)
 
 
-class GIoUCost(_Weighted):
+class BoxGIoUCost(_Weighted):
     """The negative generalized IoU."""
 
     def forward(self, candidates: Candidates) -> Tensor:

@@ -16,10 +16,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from detrex.modeling.matcher.costs import (
+    BoxGIoUCost,
     BoxL1Cost,
     Candidates,
     FocalCost,
-    GIoUCost,
     PaddedTargets,
     SoftmaxCost,
 )
@@ -45,8 +45,8 @@ class HungarianMatcher(nn.Module):
             not given: ``"focal_loss_cost"`` for sigmoid scores is :class:`.FocalCost` with
             ``alpha`` and ``gamma``, ``"ce_cost"`` for softmax scores is :class:`.SoftmaxCost`.
         class_cost: the classification cost (:mod:`detrex.modeling.matcher.costs`).
-        terms: all other costs, each with a ``weight``; :class:`.BoxL1Cost` and :class:`.GIoUCost`
-            with the weights above if not given.
+        terms: all other costs, each with a ``weight``; if not given :class:`.BoxL1Cost` and
+            :class:`.BoxGIoUCost` with the weights above.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class HungarianMatcher(nn.Module):
             softmax = cost_class_type == "ce_cost"
             class_cost = SoftmaxCost() if softmax else FocalCost(alpha, gamma)
         if terms is None:
-            terms = [BoxL1Cost(cost_bbox), GIoUCost(cost_giou)]
+            terms = [BoxL1Cost(cost_bbox), BoxGIoUCost(cost_giou)]
         self.cost_class = cost_class
         self.class_cost = class_cost
         self.terms = nn.ModuleList(terms)
@@ -159,15 +159,15 @@ class HungarianMatcher(nn.Module):
 def _assign_groups(cost: np.ndarray, num_groups: int) -> tuple[Tensor, Tensor]:
     """``(Q, T)`` costs of one image -> matches of each of the equal groups of its queries."""
     if num_groups == 1:
-        return _assign_block(cost)
+        return assign(cost)
     size = len(cost) // num_groups
     starts = [group * size for group in range(num_groups)]
-    found = [_assign_block(cost[start : start + size]) for start in starts]
+    found = [assign(cost[start : start + size]) for start in starts]
     queries = [query + start for start, (query, _) in zip(starts, found, strict=True)]
     return torch.cat(queries), torch.cat([target for _, target in found])
 
 
-def _assign_block(cost: np.ndarray) -> tuple[Tensor, Tensor]:
+def assign(cost: np.ndarray) -> tuple[Tensor, Tensor]:
     """``(Q, T)`` costs of one image -> queries (ascending) and their targets."""
     finite = np.isfinite(cost)
     if not finite.all():
