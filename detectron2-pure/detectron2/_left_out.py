@@ -26,8 +26,6 @@ def _in_timm(network: str, model: str) -> str:
     )
 
 
-_SWIN = _in_timm("Swin", "swin_tiny_patch4_window7_224")
-_VIT = _in_timm("the plain ViT", "vit_base_patch16_224")
 _MVIT = _in_timm("MViT", "mvitv2_small")
 _REGNET = _in_timm("RegNet", "regnety_040")
 
@@ -52,9 +50,6 @@ MODULES = {
     "detectron2.modeling.anchor_generator": "the anchors of " + _RCNN,
     "detectron2.modeling.backbone.mvit": _MVIT,
     "detectron2.modeling.backbone.regnet": _REGNET,
-    "detectron2.modeling.backbone.swin": _SWIN,
-    "detectron2.modeling.backbone.vit": _VIT,
-    "detectron2.modeling.backbone.utils": "helpers of ViT",
     "detectron2.modeling.box_regression": "the box coding of " + _RCNN,
     "detectron2.modeling.meta_arch.dense_detector": _DENSE,
     "detectron2.modeling.meta_arch.fcos": _DENSE,
@@ -117,8 +112,7 @@ NAMES = {
     )
     | dict.fromkeys(("RetinaNet", "FCOS"), _DENSE)
     | dict.fromkeys(("PanopticFPN", "SemanticSegmentor", "SemSegFPNHead"), _PANOPTIC)
-    | dict.fromkeys(("ViT", "SimpleFeaturePyramid", "get_vit_lr_decay_rate"), _VIT)
-    | {"SwinTransformer": _SWIN, "MViT": _MVIT, "RegNet": _REGNET}
+    | {"MViT": _MVIT, "RegNet": _REGNET}
     | dict.fromkeys(
         (
             "build_resnet_backbone",

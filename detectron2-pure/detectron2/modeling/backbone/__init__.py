@@ -14,6 +14,8 @@ from detectron2.modeling.backbone.resnet import (
     ResNetBlockBase,
     make_stage,
 )
+from detectron2.modeling.backbone.swin import SwinTransformer
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT, get_vit_lr_decay_rate
 
 __all__ = [
     "BACKBONE_REGISTRY",
@@ -28,7 +30,11 @@ __all__ = [
     "ResNet",
     "ResNetBlockBase",
     "ShapeSpec",
+    "SimpleFeaturePyramid",
+    "SwinTransformer",
+    "ViT",
     "build_backbone",
+    "get_vit_lr_decay_rate",
     "make_stage",
 ]
 

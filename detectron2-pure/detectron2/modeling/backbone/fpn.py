@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -95,19 +95,35 @@ class FPN(Backbone):
         for name, stage in zip(self.in_features[::-1], self._stages[::-1], strict=True):
             coarser = self._fuse(self.get_submodule(f"fpn_lateral{stage}")(features[name]), coarser)
             outputs.insert(0, self.get_submodule(f"fpn_output{stage}")(coarser))
-        if self.top_block is not None:
-            source = self.top_block.in_feature
-            top_input = features.get(source)
-            if top_input is None:
-                top_input = outputs[self._out_features.index(source)]
-            outputs.extend(self.top_block(top_input))
-        return dict(zip(self._out_features, outputs, strict=True))
+        return append_top_block(self.top_block, features, outputs, self._out_features)
 
     def _fuse(self, lateral: Tensor, coarser: Tensor | None) -> Tensor:
         if coarser is None:
             return lateral
         total = lateral + F.interpolate(coarser, size=lateral.shape[-2:], mode="nearest")
         return total / 2 if self._fuse_type == "avg" else total
+
+
+def append_top_block(
+    top_block: TopBlock | None,
+    features: Mapping[str, Tensor],
+    outputs: list[Tensor],
+    names: Sequence[str],
+) -> dict[str, Tensor]:
+    """A pyramid's outputs by name, with those that ``top_block`` makes behind them.
+
+    Args:
+        top_block: makes coarser maps, if there is one.
+        features: the backbone's, which its ``in_feature`` may be one of.
+        outputs: maps of the pyramid, finest first.
+        names: of all outputs.
+    """
+    if top_block is not None:
+        source = features.get(top_block.in_feature)
+        if source is None:
+            source = outputs[list(names).index(top_block.in_feature)]
+        outputs = [*outputs, *top_block(source)]
+    return dict(zip(names, outputs, strict=True))
 
 
 def _conv(
