@@ -50,6 +50,12 @@ DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess"}
 UPSTREAM_EDGE = {
     "detrex.config.config",
     "detrex.layers.denoising",
+    "detrex.modeling.backbone.eva",
+    "detrex.modeling.backbone.eva_02",
+    "detrex.modeling.backbone.eva_02_utils",
+    "detrex.modeling.backbone.plain_vit",
+    "detrex.modeling.backbone.utils",
+    "detrex.modeling.backbone.vit_pyramid",
     "detrex.modeling.criterion.base_criterion",
     "detrex.modeling.criterion.criterion",
     "detrex.modeling.criterion.indices",

@@ -89,7 +89,7 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor, interp_type: str = "v
     if len(rel_pos) != length and interp_type == "vitdet":
         rel_pos = F.interpolate(rel_pos.T[None], size=length, mode="linear")[0].T
     elif len(rel_pos) != length:
-        spline = torch.from_numpy(_geometric_spline(len(rel_pos), length))
+        spline = torch.from_numpy(_geometric_spline(len(rel_pos), int(length)))
         rel_pos = spline.to(rel_pos) @ rel_pos
     q_step, k_step = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
     q_places = torch.arange(q_size, device=rel_pos.device) * q_step

@@ -5,6 +5,7 @@ Letters: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from detectron2.modeling import backbone
@@ -12,6 +13,14 @@ from detectron2.modeling import backbone
 from detrex.modeling.backbone import feature_pyramid
 
 __all__ = ["SimpleFeaturePyramid"]
+
+
+class _SignatureOfInit:
+    """What a class takes, for whoever asks ``inspect.signature`` in spite of a ``__new__``."""
+
+    def __get__(self, _: object, owner: type) -> inspect.Signature:
+        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class SimpleFeaturePyramid(backbone.SimpleFeaturePyramid):
@@ -26,6 +35,9 @@ class SimpleFeaturePyramid(backbone.SimpleFeaturePyramid):
     With ``in_channels``, ``in_stride`` and ``out_strides`` instead it is the pyramid alone, for
     one map: :class:`detrex.modeling.backbone.feature_pyramid.SimpleFeaturePyramid`.
     """
+
+    # Strict overrides of configs ask a class what it takes.
+    __signature__ = _SignatureOfInit()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """The class for the arguments; ``__init__`` follows only if it is this one."""

@@ -22,6 +22,7 @@ from detrex.modeling import backbone as backbones
 from detrex.modeling.backbone import EVA02_ViT, EVAViT, eva, eva_02
 from detrex.modeling.backbone.plain_vit import ResBottleneckBlock, WindowBlock
 from detrex.modeling.backbone.utils import get_rel_pos
+from detrex.optim import RateFactors
 
 FILE = Path(upstream_backbones.__file__).parent / "reference" / "backbones" / "eva.json.gz"
 MEASURED = json.loads(gzip.decompress(FILE.read_bytes()))
@@ -90,6 +91,18 @@ def test_learning_rates_of_the_public_detrex(module, measured):
         for name in measured["factors"]
     }
     assert found == pytest.approx(measured["factors"], rel=1e-12)
+
+
+def test_learning_rates_by_layer():
+    """Those of detrex's own factors, which count the blocks themselves."""
+    model = nn.ModuleDict({"backbone": pyramid(EVA02_ViT(**SMALL))})
+    factors = RateFactors(model, layer_decay=0.7)
+    rate = partial(eva_02.get_vit_lr_decay_rate, lr_decay_rate=0.7, num_layers=3)
+    for name, _ in model.named_parameters():
+        assert factors(name) == pytest.approx(rate(name)), name
+    plain = RateFactors(model, layer_decay=None)
+    assert plain("backbone.simfp_3.0.weight") == 1.0
+    assert plain("backbone.net.blocks.0.norm1.weight") == 0.1
 
 
 def test_outputs_of_detectron2s_vit():

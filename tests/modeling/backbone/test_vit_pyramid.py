@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 
 import pytest
 import torch
 from detectron2.modeling import Backbone
 from detectron2.modeling.backbone import LastLevelMaxPool
+from detectron2.modeling.backbone import SimpleFeaturePyramid as SimpleFeaturePyramidOfD2
 
 from detrex.modeling.backbone import EVAViT, SimpleFeaturePyramid, eva, eva_02, feature_pyramid
 
@@ -39,6 +41,8 @@ def test_a_subclass_of_ones_own():
         def __init__(self, net):
             super().__init__(net, "last_feat", 8, (1.0,))
 
+    assert list(inspect.signature(Pyramid).parameters) == ["net"]
+    assert inspect.signature(SimpleFeaturePyramid) == inspect.signature(SimpleFeaturePyramidOfD2)
     assert set(Pyramid(net=EVAViT(**NET))(torch.randn(1, 3, 32, 32))) == {"p4"}
 
 
