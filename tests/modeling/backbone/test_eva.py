@@ -254,7 +254,10 @@ def test_checkpointing_computes_the_same(name):
     for use in (False, True):
         torch.manual_seed(0)
         network = shaken(NETWORKS[name](use_act_checkpoint=use, drop_path_rate=0.5)).train()
+        calls = []
+        network.blocks[1].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         network(torch.randn(2, 3, 64, 96))["last_feat"].square().sum().backward()
+        assert len(calls) == (2 if use else 1)
         gradients.append([parameter.grad for parameter in network.parameters()])
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second)
@@ -344,6 +347,16 @@ def test_blocks_are_open_to_other_attention():
     x = torch.randn(2, 4, 5, 8)
     y = x + F.layer_norm(x, (8,))
     torch.testing.assert_close(block(x), y + F.layer_norm(y, (8,)))
+
+
+def test_parts_are_skipped_more_often_the_later_they_come():
+    block = WindowBlock(8, nn.Identity(), nn.Identity(), 1.0, nn.LayerNorm, 0, False)
+    x = torch.randn(2, 4, 5, 8)
+    assert torch.equal(block(x), x)
+    assert not torch.equal(block.eval()(x), x)
+    for name in ("eva", "eva_02"):
+        blocks = NETWORKS[name](drop_path_rate=0.5).blocks
+        assert [getattr(block.drop_path, "drop_prob", 0) for block in blocks] == [0, 0.25, 0.5]
 
 
 @pytest.mark.parametrize("interp_type", ["vitdet", "beit"])
