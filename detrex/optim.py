@@ -11,8 +11,9 @@ __all__ = ["RateFactors"]
 
 _BACKBONE = re.compile(r"(?:^|\.)backbone\.(.+)")
 
-# What a backbone gets on top of the pretrained network: TimmBackbone's pyramid and norms.
-_NEW = re.compile(r"(?:pyramid|norms)\.")
+# What a backbone gets on top of the pretrained network: TimmBackbone's pyramid and norms, and the
+# pyramid of detectron2.
+_NEW = re.compile(r"(?:pyramid|norms|simfp_\d)\.")
 
 # The block of a network that a parameter is in, with the stage around it if there are stages:
 # ``blocks.3``, ``stages_0.blocks.2``, ``layers_1.blocks.0``, ``blocks.4.1``, ``res3.0``,

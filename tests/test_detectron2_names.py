@@ -94,6 +94,11 @@ NAMES = {
         "get_norm",
     },
     "detectron2.modeling": {"Backbone", "detector_postprocess"},
+    "detectron2.modeling.backbone": {
+        "LastLevelMaxPool",
+        "SimpleFeaturePyramid",
+        "get_vit_lr_decay_rate",
+    },
     "detectron2.modeling.backbone.resnet": {"BasicBlock", "BasicStem", "BottleneckBlock", "ResNet"},
     "detectron2.projects.point_rend": {"ColorAugSSDTransform"},
     "detectron2.solver": {"WarmupParamScheduler"},

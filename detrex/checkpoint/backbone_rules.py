@@ -75,6 +75,7 @@ VITDET: tuple[BackboneRule, ...] = (
         rf"{_THEIRS}(?:net\.)?(pos_embed|cls_token|(?:patch_embed|blocks)\..*)",
         rf"{_OURS}.model.\1",
     ),
+    (rf"{_THEIRS}(pos_embed|(?:patch_embed|blocks|rope_\w+)\..*)", r"backbone.net.\1"),
     (rf"{_THEIRS}simfp_3\.0\.(.*)", r"backbone.pyramid.levels.p3.0.\1"),
     *_pyramid_level(3, first=1),
     *_pyramid_level(4, first=0),

@@ -261,5 +261,6 @@ def _fitted(
         return {place: part} if copied else {}
     if have == want:
         return {place: part}
-    report.mismatched[place] = (have, want)
+    if not NOT_WEIGHTS.fullmatch(place):  # the model has its own, for another size of image
+        report.mismatched[place] = (have, want)
     return {}

@@ -59,11 +59,11 @@ RULES: tuple[Rule, ...] = (*UPSTREAM, *TORCHVISION, *DETECTRON2, *CAFFE2, *TIMM,
 
 NOT_WEIGHTS = re.compile(
     r".*(num_batches_tracked|criterion\..*|pixel_mean|pixel_std|_momentum"
-    r"|relative_position_index|attn_mask)$"
+    r"|relative_position_index|attn_mask|rope\w*\.freqs_(?:cos|sin))$"
 )
 """Entries of a checkpoint that no model needs."""
 
-ADDED_TO_BACKBONE = re.compile(r"backbone\.(?:norms|pyramid|norm\d)\.")
+ADDED_TO_BACKBONE = re.compile(r"backbone\.(?:norms|pyramid|norm\d|simfp_\d)\.")
 """What a detector adds to a pretrained network, so that no weights of the network have it."""
 
 CLASSIFIER = re.compile(

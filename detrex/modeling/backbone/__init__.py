@@ -1,7 +1,8 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
 from detrex.modeling.backbone.convnext import ConvNeXt
-from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.eva import EVAViT
+from detrex.modeling.backbone.eva_02 import EVA02_ViT
 from detrex.modeling.backbone.focalnet import FocalNet
 from detrex.modeling.backbone.folding import fold_frozen_norms
 from detrex.modeling.backbone.internimage import InternImage
@@ -16,6 +17,7 @@ from detrex.modeling.backbone.resnet import (
 from detrex.modeling.backbone.timm_backbone import TimmBackbone
 from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
 from detrex.modeling.backbone.torchvision_resnet import TorchvisionResNet
+from detrex.modeling.backbone.vit_pyramid import SimpleFeaturePyramid
 from detrex.modeling.backbone.vitdet import ViTDet
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "BottleneckBlock",
     "ConvNeXt",
     "DeformBottleneckBlock",
+    "EVA02_ViT",
+    "EVAViT",
     "FocalNet",
     "InternImage",
     "ResNet",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def run_checkpointed(blocks: nn.Sequential, x: Tensor) -> Tensor:
-    """``blocks(x)``, keeping each block's input alone for the backward pass.
+def run_checkpointed(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """``x`` through ``blocks``, keeping each block's input alone for the backward pass.
 
     The second run of a block leaves the running statistics of its batch norms as they are.
     """

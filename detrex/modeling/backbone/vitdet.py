@@ -20,6 +20,14 @@ from detrex.modeling.backbone.timm_backbone import TimmBackbone
 __all__ = ["ViTDet"]
 
 
+def resize_positions(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """A table of learned positions (1, H', W', C) -> (1, H, W, C), smoothly."""
+    if table.shape[1:3] == size:
+        return table
+    table = F.interpolate(table.permute(0, 3, 1, 2), size, mode="bicubic", align_corners=False)
+    return table.permute(0, 2, 3, 1)
+
+
 class PositionTable(nn.Module):
     """Add learned positions, resized to the map: (B, H, W, C) -> (B, H, W, C).
 
@@ -35,13 +43,8 @@ class PositionTable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the table to a map."""
-        height, width = x.shape[1:3]
         table = self.pos_embed[:, 1:].unflatten(1, (self.side, self.side))
-        if (height, width) != (self.side, self.side):
-            table = table.permute(0, 3, 1, 2)
-            table = F.interpolate(table, (height, width), mode="bicubic", align_corners=False)
-            table = table.permute(0, 2, 3, 1)
-        return x + table
+        return x + resize_positions(table, (x.shape[1], x.shape[2]))
 
 
 class ViTDet(TimmBackbone):
