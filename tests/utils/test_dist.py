@@ -58,14 +58,17 @@ def test_several_machines_need_a_meeting_place(environment):
 MEET = """
 import os
 from types import SimpleNamespace
+import torch
 from detectron2.utils import comm
 from detrex.utils.dist import get_rank, slurm_init_distributed_mode
 args = SimpleNamespace(dist_url="auto")
 slurm_init_distributed_mode(args)
 assert comm.get_local_size() == 2 and comm.get_local_rank() == args.gpu == get_rank()
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+assert [os.environ[name] for name in names] == [str(args.rank), "2", str(args.gpu), "2"]
 ranks = comm.all_gather(get_rank())
 print(ranks)
-comm.destroy_process_groups() if hasattr(comm, "destroy_process_groups") else None
+torch.distributed.destroy_process_group()
 """
 
 
