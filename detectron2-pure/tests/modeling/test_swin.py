@@ -130,9 +130,13 @@ def test_checkpointing_computes_the_same():
     results = []
     for use_checkpoint in (False, True):
         model = small(use_checkpoint=use_checkpoint, drop_path_rate=0.5, attn_drop_rate=0.1)
+        computed = []
+        block = model.layers[1].blocks[1]
+        block.register_forward_pre_hook(lambda *args, computed=computed: computed.append(1))
         torch.manual_seed(1)
         outputs = model(x)
         sum(y.square().sum() for y in outputs.values()).backward()
+        assert len(computed) == 1 + use_checkpoint
         results.append([*outputs.values(), *(p.grad for p in model.parameters())])
     for plain, economical in zip(*results, strict=True):
         assert_close(plain, economical)

@@ -162,9 +162,14 @@ def test_checkpointing_computes_the_same():
     results = []
     for use_act_checkpoint in (False, True):
         model = small(use_act_checkpoint=use_act_checkpoint, drop_path_rate=0.5)
+        computed = []
+        model.blocks[1].register_forward_pre_hook(
+            lambda *args, computed=computed: computed.append(1)
+        )
         torch.manual_seed(1)
         y = model(x)["last_feat"]
         y.square().sum().backward()
+        assert len(computed) == 1 + use_act_checkpoint
         results.append([y, *(p.grad for p in model.parameters())])
     for plain, economical in zip(*results, strict=True):
         assert_close(plain, economical)
@@ -217,6 +222,9 @@ def test_pyramid_by_hand():
     }
     assert_close(outputs["p6"], outputs["p5"][..., ::2, ::2])
     finest, coarsest = model.simfp_2, model.simfp_5
+    weights = [name for name, p in finest.named_parameters() if "weight" in name]
+    convolutions = ["4.weight", "4.norm.weight", "5.weight", "5.norm.weight"]
+    assert weights == ["0.weight", "1.weight", "3.weight", *convolutions]
     y = model.net(x)["last_feat"]
     up = finest[3](nn.functional.gelu(finest[1](finest[0](y))))
     assert_close(outputs["p2"], finest[5](finest[4](up)))
