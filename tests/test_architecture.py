@@ -49,6 +49,10 @@ DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess"}
 # ``__init__``s, which export them, and they themselves import these.
 UPSTREAM_EDGE = {
     "detrex.config.config",
+    "detrex.data.dataset_mappers",
+    "detrex.data.datasets",
+    "detrex.data.transforms",
+    "detrex.layers.dcn_v3",
     "detrex.layers.denoising",
     "detrex.modeling.backbone.eva",
     "detrex.modeling.backbone.eva_02",
@@ -56,6 +60,8 @@ UPSTREAM_EDGE = {
     "detrex.modeling.backbone.plain_vit",
     "detrex.modeling.backbone.utils",
     "detrex.modeling.backbone.vit_pyramid",
+    "detrex.modeling.backbone.internimage",
+    "detrex.modeling.backbone.internimage_blocks",
     "detrex.modeling.criterion.base_criterion",
     "detrex.modeling.criterion.criterion",
     "detrex.modeling.criterion.indices",

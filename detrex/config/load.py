@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,7 +85,9 @@ def _read(
     config_file: str, overrides: Sequence[str], sections: Sequence[str], purpose: str
 ) -> DictConfig:
     """A config with overrides and with defaults for ``train``; values may be missing."""
-    cfg = LazyConfig.load(find_config_file(config_file))
+    config_file = find_config_file(config_file)
+    _make_importable(config_file)
+    cfg = LazyConfig.load(config_file)
     missing = [name for name in sections if OmegaConf.select(cfg, name) is None]
     if missing:
         raise KeyError(
@@ -93,6 +96,18 @@ def _read(
         )
     cfg.train = OmegaConf.merge(get_config("common/train.py").train, cfg.get("train", {}))
     return apply_overrides(cfg, overrides)
+
+
+def _make_importable(config_file: str) -> None:
+    """Let a config import ``projects.NAME`` from wherever it is run.
+
+    Python looks in the folder of the script that runs, not in the working directory, nor in that
+    which holds the ``projects`` folder of the config. Both come last, so they hide nothing.
+    """
+    parents = Path(config_file).resolve().parents
+    roots = [Path.cwd(), *(folder.parent for folder in parents if folder.name == "projects")]
+    known = {os.path.abspath(entry) for entry in sys.path}
+    sys.path.extend(str(root) for root in dict.fromkeys(roots) if str(root) not in known)
 
 
 def _require_values(missing: Iterable[str]) -> None:

@@ -57,7 +57,8 @@ def check_dataloaders(
             logger.info("dataloader.%s.dataset has no records to check.", split)
             continue
         check_dataset(dicts, metadata[0], num_classes, num_queries, needs_objects=split == "train")
-        known.extend(metadata)
+        if not _are_segmented(dicts):  # their names differ in spelling, and have one numbering
+            known.extend(metadata)
     for other in known[1:]:
         check_same_classes(known[0], other)
 
@@ -73,7 +74,8 @@ def check_dataset(
 
     Args:
         dicts: detectron2 dataset dicts.
-        metadata: their metadata; its ``thing_classes`` are compared with ``num_classes``.
+        metadata: their metadata; its ``thing_classes``, or of segments and labels per pixel its
+            ``stuff_classes``, are compared with ``num_classes``.
         num_classes: classes the model predicts.
         num_queries: objects the model can predict per image; more per image give a warning.
         needs_objects: a data set without any object is an error.
@@ -83,7 +85,8 @@ def check_dataset(
             another size than annotated.
         FileNotFoundError: images that do not exist.
     """
-    names = metadata.get("thing_classes")
+    segmented = _are_segmented(dicts)
+    names = metadata.get("stuff_classes" if segmented else "thing_classes")
     if names is not None and num_classes is not None and len(names) != num_classes:
         raise DatasetError(
             f"the data set {metadata.name!r} has {len(names)} classes ({_shorten(names)}) but the "
@@ -91,9 +94,10 @@ def check_dataset(
         )
     limit = num_classes if num_classes is not None else len(names) if names is not None else None
     _check_class_ids(dicts, limit)
-    _warn_of_boxes(dicts)
     counts = [len(_objects(d)) for d in dicts]
-    if needs_objects and not any(counts):
+    if not segmented:
+        _warn_of_boxes(dicts)
+    if needs_objects and not segmented and not any(counts):
         raise DatasetError(
             f"the data set {metadata.name!r} has no object to learn from; "
             "check its annotations, or take another one."
@@ -141,8 +145,14 @@ def _dataset_names(node: DictConfig) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def _are_segmented(dicts: Sequence[dict[str, Any]]) -> bool:
+    """Whether records have segments or labels per pixel, and no annotations of objects."""
+    keys = dicts[0].keys() if dicts else set()
+    return "annotations" not in keys and bool({"segments_info", "sem_seg_file_name"} & keys)
+
+
 def _objects(dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
-    annotations = dataset_dict.get("annotations", [])
+    annotations = dataset_dict.get("annotations", dataset_dict.get("segments_info", []))
     return [a for a in annotations if not a.get("iscrowd", 0)]
 
 

@@ -14,6 +14,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 
+from detrex.data.images import read_image
+
 __all__ = ["DetrDatasetMapper"]
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ class DetrDatasetMapper:
                 are not finite.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
-        image = self._read_image(dataset_dict)
+        image = read_image(dataset_dict, self.img_format)
         aug_input = T.AugInput(image)
         transforms = self._choose_augmentation()(aug_input)
         image = aug_input.image
@@ -91,23 +93,6 @@ class DetrDatasetMapper:
             annotations = self._usable(annotations, dataset_dict)
             dataset_dict["instances"] = self._targets(annotations, transforms, image.shape[:2])
         return dataset_dict
-
-    def _read_image(self, dataset_dict: dict[str, Any]) -> np.ndarray:
-        """(H, W, 3) uint8, upright."""
-        file_name = dataset_dict["file_name"]
-        try:
-            image = utils.read_image(file_name, format=self.img_format)
-        except FileNotFoundError as e:
-            raise FileNotFoundError(
-                f"image {file_name} does not exist; check image_root of the dataset."
-            ) from e
-        except (OSError, SyntaxError) as e:  # Pillow raises SyntaxError for a broken PNG
-            raise OSError(
-                f"image {file_name} cannot be read ({e}); repair it or remove it from the "
-                "annotations."
-            ) from e
-        utils.check_image_size(dataset_dict, image)
-        return image
 
     def _choose_augmentation(self) -> T.AugmentationList:
         crop = self.augmentation_with_crop

@@ -20,7 +20,7 @@ from detrex.modeling.checks import (
     check_same_classes,
     check_targets,
 )
-from detrex.modeling.criterion import SetCriterion
+from detrex.modeling.criterion.core import Criterion
 from detrex.modeling.levels import Levels, image_levels, tensor_levels
 from detrex.modeling.neck import Neck
 from detrex.modeling.predictions import Prediction, Targets
@@ -58,7 +58,7 @@ class DETR(nn.Module):
         neck: Neck,
         position_embedding: nn.Module,
         transformer: DetrTransformer,
-        criterion: SetCriterion,
+        criterion: Criterion,
         postprocess: nn.Module,
         num_classes: int,
         num_queries: int,

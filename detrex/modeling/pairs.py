@@ -114,7 +114,7 @@ class Step:
     Attributes:
         pairs: of all predictions of the step, the last decoder layer's first.
         targets: those of the batch.
-        num_boxes: targets of all processes, as :meth:`SetCriterion.num_boxes` counts them.
+        num_boxes: targets of all processes, as :meth:`.Criterion.num_boxes` counts them.
         class_weight: ``(K,)`` weights of classes, for class losses that have them.
     """
 

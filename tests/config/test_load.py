@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from detrex.config import find_config_file, load_config, load_sections
@@ -87,3 +89,20 @@ def test_a_config_with_some_sections(tmp_path):
         load_sections(str(config), [], ["model", "dataloader.train"], "a model")
     with pytest.raises(KeyError, match=r"does not describe a step: it has no optimizer \(it needs"):
         load_sections(str(config), [], ["model", "optimizer"], "a step")
+
+
+def test_projects_are_importable_from_anywhere(tmp_path, monkeypatch):
+    """As the public detrex's are from the root of its repository."""
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    folder = tmp_path / "repository/projects/sailing/configs"
+    folder.mkdir(parents=True)
+    (folder.parent / "hull.py").write_text("class Hull: pass")
+    (folder / "boat.py").write_text(
+        "from projects.sailing.hull import Hull\nmodel = {'hull': Hull}"
+    )
+    monkeypatch.chdir(tmp_path)
+    cfg = load_sections(str(folder / "boat.py"), [], ["model"], "a boat")
+    assert cfg.model.hull.__name__ == "Hull"
+    assert sys.path[-2:] == [str(tmp_path), str(tmp_path / "repository")]
+    load_sections(str(folder / "boat.py"), [], ["model"], "a boat")
+    assert sys.path.count(str(tmp_path)) == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.catalog import Metadata
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -158,3 +159,40 @@ def test_paths_that_are_not_given_are_named(coco, write):
 
 def test_other_kinds_of_data_sets_are_let_through():
     check_dataloaders(_dataloader(L(tuple)(), None), splits=("train",))
+
+
+def _segmented(coco, write, **keys):
+    """Records of the coco fixture with other annotations than boxes."""
+    dicts, _ = _load(write(coco))
+    return [
+        {**{k: v for k, v in d.items() if k != "annotations"}, "sem_seg_file_name": "a", **keys}
+        for d in dicts
+    ]
+
+
+def test_segments_are_checked_against_all_classes(coco, write):
+    """Things alone in ``thing_classes``, as COCO's panoptic metadata have them, are no mistake."""
+    metadata = Metadata(thing_classes=["dog"], stuff_classes=["dog", "sky", "sea"])
+    dicts = _segmented(coco, write, segments_info=[{"id": 7, "category_id": 2}])
+    check_dataset(dicts, metadata, num_classes=3, num_queries=5)
+    with pytest.raises(DatasetError, match=r"has 3 classes \(dog, sky, sea\)"):
+        check_dataset(dicts, metadata, num_classes=1)
+    dicts[1]["segments_info"] = [{"id": 7, "category_id": 3}]
+    with pytest.raises(DatasetError, match=r"1.png has class 3"):
+        check_dataset(dicts, metadata, num_classes=3)
+
+
+def test_labels_per_pixel_need_no_objects(coco, write):
+    check_dataset(_segmented(coco, write), Metadata(stuff_classes=["sky", "sea"]), num_classes=2)
+
+
+def test_segmented_sets_may_spell_names_in_two_ways(coco, write):
+    dicts = _segmented(coco, write)
+    for name, spelling in (("segmented_a", "tree-merged"), ("segmented_b", "tree")):
+        DatasetCatalog.register(name, lambda: dicts)
+        MetadataCatalog.get(name).thing_classes = [spelling]
+    names = [L(get_detection_dataset_dicts)(names=f"segmented_{x}") for x in "ab"]
+    check_dataloaders(_dataloader(*names))
+    for x in "ab":
+        DatasetCatalog.remove(f"segmented_{x}")
+        MetadataCatalog.remove(f"segmented_{x}")

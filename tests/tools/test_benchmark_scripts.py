@@ -74,6 +74,23 @@ def test_the_criterion_beside_one_layer_at_a_time(monkeypatch, tmp_path):
     assert results["layer by layer"]["speedup_of_ours"]["runs"] == 2
 
 
+def test_dcnv3_beside_grid_sample(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "common", raising=False)
+    script = importlib.import_module("dcnv3")
+    monkeypatch.setattr(script, "LEVELS", [(4, 6, 32)])
+    arguments = ["--repeats", "2", "--output", str(tmp_path / "result.json")]
+    monkeypatch.setattr(sys, "argv", ["dcnv3.py", *arguments])
+    script.main()
+    results = json.loads((tmp_path / "result.json").read_text())["results"]
+    sizes = "4 x 6, 32 channels"
+    assert list(results) == [f"{sizes}, forward", f"{sizes}, forward and backward"]
+    x = script.inputs(4, 6, 32, torch.device("cpu"))
+    for run in (script.forward, script.forward_backward):
+        assert_close(run("ours", x), run("grid_sample", x))
+    assert results[f"{sizes}, forward"]["grid_sample"]["speedup_of_ours"]["runs"] == 2
+
+
 def test_how_far_detections_moved(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.delitem(sys.modules, "common", raising=False)

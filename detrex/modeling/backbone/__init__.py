@@ -3,6 +3,7 @@
 from detrex.modeling.backbone.eva import EVAViT
 from detrex.modeling.backbone.eva_02 import EVA02_ViT
 from detrex.modeling.backbone.folding import fold_frozen_norms
+from detrex.modeling.backbone.internimage import InternImage
 from detrex.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
@@ -23,6 +24,7 @@ __all__ = [
     "DeformBottleneckBlock",
     "EVA02_ViT",
     "EVAViT",
+    "InternImage",
     "ResNet",
     "SimpleFeaturePyramid",
     "TimmBackbone",

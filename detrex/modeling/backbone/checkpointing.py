@@ -17,12 +17,12 @@ def run_checkpointed(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
     The second run of a block leaves the running statistics of its batch norms as they are.
     """
     for block in blocks:
-        contexts = partial(_contexts, block)
-        x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        x = checkpoint(block, x, use_reentrant=False, context_fn=partial(contexts, block))
     return x
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """What the first and the second run of a block that is checkpointed happen in."""
     return nullcontext(), _unrecorded(block)
 
 

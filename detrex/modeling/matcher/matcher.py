@@ -73,6 +73,11 @@ class HungarianMatcher(nn.Module):
         if terms is None:
             terms = [BoxL1Cost(cost_bbox), BoxGIoUCost(cost_giou)]
         self.cost_class = cost_class
+        self.cost_bbox = cost_bbox  # these are for subclasses to read; terms hold what counts
+        self.cost_giou = cost_giou
+        self.cost_class_type = cost_class_type
+        self.alpha = alpha
+        self.gamma = gamma
         self.class_cost = class_cost
         self.terms = nn.ModuleList(terms)
         self.nonfinite_steps = 0  # calls that met a cost that is NaN or infinite
