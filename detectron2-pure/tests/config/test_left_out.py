@@ -16,7 +16,7 @@ def test_version():
         "detectron2.modeling.roi_heads",
         "detectron2.modeling.roi_heads.fast_rcnn",
         "detectron2.modeling.meta_arch.rcnn",
-        "detectron2.modeling.backbone.swin",
+        "detectron2.modeling.backbone.mvit",
         "detectron2.structures.rotated_boxes",
         "detectron2.data.datasets.lvis_v1_categories",
         "detectron2.tracking",
@@ -35,7 +35,7 @@ def test_modules(module):
     [
         "from detectron2.config import set_global_cfg",
         "from detectron2.modeling import GeneralizedRCNN",
-        "from detectron2.modeling.backbone import SwinTransformer",
+        "from detectron2.modeling.backbone import MViT",
         "from detectron2.modeling.backbone.resnet import build_resnet_backbone",
         "from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone",
         "from detectron2.structures import pairwise_iou_rotated",
@@ -48,8 +48,8 @@ def test_names(statement):
 
 
 def test_what_to_use_instead():
-    with pytest.raises(ImportError, match=r"timm\.create_model\(\"swin_tiny"):
-        exec("from detectron2.modeling import SwinTransformer")
+    with pytest.raises(ImportError, match=r"timm\.create_model\(\"mvitv2_small"):
+        exec("from detectron2.modeling import MViT")
     with pytest.raises(ImportError, match="WarmupParamScheduler instead"):
         exec("from detectron2.solver import WarmupCosineLR")
 

@@ -15,6 +15,7 @@ from detectron2.modeling.backbone.backbone import Backbone
 from detectron2.modeling.backbone.utils import (
     Mlp,
     init_weights,
+    pad_to_multiple,
     window_partition,
     window_unpartition,
 )
@@ -69,6 +70,8 @@ class _WindowAttention(nn.Module):
         drop: of outputs.
     """
 
+    relative_position_index: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -92,19 +95,20 @@ class _WindowAttention(nn.Module):
         self.proj_drop = nn.Dropout(drop)
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """Windows (B * N, S * S, C) -> the same shape; mask (N, S * S, S * S) is added."""
+        """Windows (B, N, S * S, C) -> the same shape; mask (N, S * S, S * S) is added."""
         qkv = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        bias = self.relative_position_bias_table[self.relative_position_index]
-        bias = bias.permute(2, 0, 1)
-        if mask is not None:
-            # As many heads as windows times heads: so all images share one mask.
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each B, N, M, S * S, channels of a head
+        shape = q.shape
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        if mask is None:
+            q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+        else:  # windows go with the heads: so all images share one mask
+            q, k, v = (t.flatten(1, 2) for t in (q, k, v))
             bias = (bias + mask[:, None]).flatten(0, 1)
-            q, k, v = (t.reshape(-1, len(bias), *t.shape[-2:]) for t in (q, k, v))
-        dropout = self.attn_drop if self.training else 0.0
         bias = bias[None].to(q.dtype)
+        dropout = self.attn_drop if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=self.scale)
-        x = x.reshape(-1, self.num_heads, *x.shape[-2:]).transpose(1, 2).flatten(2)
+        x = x.reshape(shape).transpose(2, 3).flatten(3)
         return self.proj_drop(self.proj(x))
 
 
@@ -121,9 +125,10 @@ class _SwinBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.shift = shift
-        self.norm1, self.norm2 = norms
+        self.norm1 = norms[0]
         self.attn = attention
         self.drop_path = StochasticDepth(drop_path, "row")
+        self.norm2 = norms[1]
         self.mlp = mlp
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -132,23 +137,20 @@ class _SwinBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
+        batch, height, width, channels = x.shape
+        side, shift = self.attn.side, self.shift
         # Padding comes before the shift: the mask parts what goes around the padded map's edge.
-        side = self.attn.side
-        x = _pad_to_multiple(x, side)
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
+        x = pad_to_multiple(x, side)
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
         windows, padded = window_partition(x, side)
-        attended = self.attn(windows.flatten(1, 2), mask if self.shift else None)
+        attended = self.attn(
+            windows.reshape(batch, -1, side * side, channels), mask if shift else None
+        )
         x = window_unpartition(attended.reshape(windows.shape), side, padded, padded)
-        if self.shift:
-            x = x.roll((self.shift, self.shift), (1, 2))
+        if shift:
+            x = x.roll((shift, shift), (1, 2))
         return x[:, :height, :width]
-
-
-def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zeros at the right and the bottom of (B, H, W, C)."""
-    return F.pad(x, (0, 0, 0, -x.shape[2] % multiple, 0, -x.shape[1] % multiple))
 
 
 class _PatchMerging(nn.Module):
@@ -161,9 +163,10 @@ class _PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A last row or column that has no neighbor gets one of zeros."""
-        x = _pad_to_multiple(x, 2)
-        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # B, H/2, row, W/2, column, C
-        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
+        x = pad_to_multiple(x, 2)
+        # the upper and lower left one, then the upper and lower right one
+        x = torch.cat([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=-1)
+        return self.reduction(self.norm(x))
 
 
 class _Stage(nn.Module):
@@ -177,8 +180,8 @@ class _Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, use_checkpoint: bool) -> Tensor:
-        """(B, H, W, C) -> the same shape: what the blocks make of it, not shrunk."""
+    def forward(self, x: Tensor, use_checkpoint: bool) -> tuple[Tensor, Tensor]:
+        """(B, H, W, C) -> what the blocks make of it, and that as the next stage takes it."""
         height, width = (size + -size % self.side for size in x.shape[1:3])
         mask = _shift_mask(height, width, self.side, self.side // 2, like=x)
         for block in self.blocks:
@@ -186,7 +189,7 @@ class _Stage(nn.Module):
                 x = checkpoint(block, x, mask, use_reentrant=False)
             else:
                 x = block(x, mask)
-        return x
+        return x, x if self.downsample is None else self.downsample(x)
 
 
 class _PatchEmbed(nn.Module):
@@ -202,8 +205,9 @@ class _PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, height, width) -> (B, H, W, C)."""
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size))
+        bottom, right = (-size % self.patch_size for size in x.shape[-2:])
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
         x = self.proj(x).permute(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)
 
@@ -320,17 +324,17 @@ class SwinTransformer(Backbone):
         """Images (B, in_chans, H, W) -> maps (B, C, H / stride, W / stride) by name."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
-            table = F.interpolate(self.absolute_pos_embed, size=x.shape[1:3], mode="bicubic")
+            table: Tensor = self.absolute_pos_embed
+            if table.shape[2:] != x.shape[1:3]:
+                table = F.interpolate(table, size=x.shape[1:3], mode="bicubic")
             x = x + table.permute(0, 2, 3, 1)
         x = self.pos_drop(x)
         outputs = {}
         for i, stage in enumerate(self.layers):
-            x = stage(x, self.use_checkpoint and torch.is_grad_enabled())
+            y, x = stage(x, self.use_checkpoint and torch.is_grad_enabled())
             if i in self.out_indices:
-                normalized = self.get_submodule(f"norm{i}")(x)
+                normalized = self.get_submodule(f"norm{i}")(y)
                 outputs[f"p{i}"] = normalized.permute(0, 3, 1, 2).contiguous()
-            if stage.downsample is not None:
-                x = stage.downsample(x)
         return outputs
 
     def train(self, mode: bool = True) -> SwinTransformer:

@@ -21,9 +21,6 @@ __all__ = [
     "window_unpartition",
 ]
 
-# Nothing below asks whether sizes already fit before it pads or resizes: both leave values as they
-# are then, and a comparison would tie an exported model to the sizes it was exported with.
-
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
     """Cut maps into windows, after padding them with zeros at the right and the bottom.
@@ -35,12 +32,18 @@ def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, in
     Returns:
         windows (B * N, S, S, C), those of an image row by row, and the padded (height, width).
     """
-    height, width, channels = x.shape[1:]
-    x = F.pad(x, (0, 0, 0, -width % window_size, 0, -height % window_size))
-    padded = (x.shape[1], x.shape[2])
-    x = x.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))
-    windows = x.transpose(2, 3).reshape(-1, window_size, window_size, channels)
-    return windows, padded
+    x = pad_to_multiple(x, window_size)
+    batch, height, width, channels = x.shape
+    rows, columns = height // window_size, width // window_size
+    windows = x.reshape(batch, rows, window_size, columns, window_size, channels).transpose(2, 3)
+    shape = (batch * rows * columns, window_size, window_size, channels)
+    return windows.reshape(shape), (height, width)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Zeros at the right and the bottom of (B, H, W, C), until ``multiple`` divides both sides."""
+    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
+    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
 
 
 def window_unpartition(
@@ -58,8 +61,9 @@ def window_unpartition(
         (B, H, W, C).
     """
     rows, columns = pad_hw[0] // window_size, pad_hw[1] // window_size
-    x = windows.reshape(-1, rows, columns, window_size, window_size, windows.shape[-1])
-    x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    batch = windows.shape[0] // (rows * columns)
+    x = windows.reshape(batch, rows, columns, window_size, window_size, windows.shape[-1])
+    x = x.transpose(2, 3).reshape(batch, *pad_hw, windows.shape[-1])
     return x[:, : hw[0], : hw[1]]
 
 
@@ -78,7 +82,9 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor) -> Tensor:
         (q_size, k_size, C).
     """
     distances = 2 * max(q_size, k_size) - 1
-    table = F.interpolate(rel_pos.t()[None], size=distances, mode="linear")[0].t()
+    table = rel_pos
+    if len(table) != distances:
+        table = F.interpolate(table.t()[None], size=distances, mode="linear")[0].t()
     q_step, k_step = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
     queries = torch.arange(q_size, device=rel_pos.device) * q_step
     keys = torch.arange(k_size, device=rel_pos.device) * k_step
@@ -148,7 +154,8 @@ def get_abs_pos(abs_pos: Tensor, has_cls_token: bool, hw: tuple[int, int]) -> Te
             "whether the table starts with that of a class token."
         )
     grid = table.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=hw, mode="bicubic", align_corners=False)
+    if (side, side) != tuple(hw):
+        grid = F.interpolate(grid, size=hw, mode="bicubic", align_corners=False)
     return grid.permute(0, 2, 3, 1)
 
 
