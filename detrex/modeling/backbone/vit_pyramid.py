@@ -28,9 +28,9 @@ class SimpleFeaturePyramid(backbone.SimpleFeaturePyramid):
 
     It is detectron2's, with its arguments (``net``, ``in_feature``, ``out_channels``,
     ``scale_factors``, ``top_block``, ``norm``, ``square_pad``), names of levels (``p3`` of stride
-    8) and of parameters (``net.*``, ``simfp_3.*``). ``padding_constraints`` asks for squares of
-    ``square_pad`` pixels, for ``ImageList.from_tensors`` to make; :class:`~detrex.modeling.DETR`
-    keeps images as they are.
+    8) and of parameters (``net.*``, ``simfp_3.*``). With ``square_pad`` images are padded to
+    squares of so many pixels a side, as the published models were trained, and larger ones are
+    refused; 0 leaves them their size, which EVA and EVA-02 take as well.
 
     With ``in_channels``, ``in_stride`` and ``out_strides`` instead it is the pyramid alone, for
     one map: :class:`detrex.modeling.backbone.feature_pyramid.SimpleFeaturePyramid`.
