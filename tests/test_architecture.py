@@ -69,7 +69,6 @@ UPSTREAM_EDGE = {
     "detrex.modeling.backbone.stages",
     "detrex.modeling.backbone.torchvision_resnet",
     "detrex.modeling.backbone.utils",
-    "detrex.modeling.backbone.vit_pyramid",
     "detrex.modeling.criterion.base_criterion",
     "detrex.modeling.criterion.criterion",
     "detrex.modeling.criterion.indices",

@@ -1,8 +1,11 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
+from detectron2.modeling.backbone import SimpleFeaturePyramid
+
 from detrex.modeling.backbone.convnext import ConvNeXt
 from detrex.modeling.backbone.eva import EVAViT
 from detrex.modeling.backbone.eva_02 import EVA02_ViT
+from detrex.modeling.backbone.feature_pyramid import FeaturePyramid
 from detrex.modeling.backbone.focalnet import FocalNet
 from detrex.modeling.backbone.folding import fold_frozen_norms
 from detrex.modeling.backbone.internimage import InternImage
@@ -17,7 +20,6 @@ from detrex.modeling.backbone.resnet import (
 from detrex.modeling.backbone.timm_backbone import TimmBackbone
 from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
 from detrex.modeling.backbone.torchvision_resnet import TorchvisionResNet
-from detrex.modeling.backbone.vit_pyramid import SimpleFeaturePyramid
 from detrex.modeling.backbone.vitdet import ViTDet
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "DeformBottleneckBlock",
     "EVA02_ViT",
     "EVAViT",
+    "FeaturePyramid",
     "FocalNet",
     "InternImage",
     "ResNet",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import torch
-from detectron2.modeling.backbone import get_vit_lr_decay_rate
+from detectron2.modeling.backbone import SimpleFeaturePyramid, get_vit_lr_decay_rate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +20,6 @@ from detrex.modeling.backbone.plain_vit import (
     WindowBlock,
     drop_path_rates,
 )
-from detrex.modeling.backbone.vit_pyramid import SimpleFeaturePyramid
 
 __all__ = [
     "Attention",

@@ -12,10 +12,10 @@ from typing import cast
 from detectron2.layers import get_norm
 from torch import Tensor, nn
 
-__all__ = ["SimpleFeaturePyramid"]
+__all__ = ["FeaturePyramid"]
 
 
-class SimpleFeaturePyramid(nn.Module):
+class FeaturePyramid(nn.Module):
     """One map (B, in_channels, H, W) -> {name: (B, out_channels, H_i, W_i)}, finest first.
 
     Each level is made from the same map: transposed convolutions for finer ones, max-pooling for

@@ -19,7 +19,7 @@ from detrex.modeling.backbone.arguments import (
     check_images,
     norm_arguments,
 )
-from detrex.modeling.backbone.feature_pyramid import SimpleFeaturePyramid
+from detrex.modeling.backbone.feature_pyramid import FeaturePyramid
 from detrex.modeling.backbone.frozen_norm import freeze_all_norms, freeze_parameters
 from detrex.modeling.backbone.pixels import PixelProperties, PixelStatistics
 from detrex.modeling.backbone.timm_checkpointing import checkpoint_gradients
@@ -39,7 +39,7 @@ class TimmBackbone(PixelProperties, Backbone):
     channels first, whatever order they were asked for in. The count differs between networks:
     ``p1`` is stride 4 in a ResNet and stride 8 in a ConvNeXt; ``out_strides`` means the same in
     all of them. A plain transformer, whose blocks all have one stride, grows a
-    :class:`SimpleFeaturePyramid` when levels are chosen by stride.
+    :class:`FeaturePyramid` when levels are chosen by stride.
 
     Args:
         model_name: a network of ``timm.list_models()``, with or without the tag of its weights.
@@ -101,7 +101,7 @@ class TimmBackbone(PixelProperties, Backbone):
         found = probe(model_name, requested, out_strides or (), in_channels, **timm_arguments)
         indices = _select(found, requested, out_strides)
         self._levels = {f"p{index}": found.levels[index] for index in indices}
-        self.pyramid: SimpleFeaturePyramid | None = None
+        self.pyramid: FeaturePyramid | None = None
         if out_strides is not None and found.is_plain:
             self.pyramid = self._build_pyramid(out_strides, pyramid_channels)
         self._say_outputs(found, pyramid_channels)
@@ -112,10 +112,10 @@ class TimmBackbone(PixelProperties, Backbone):
         self.norms = self._build_norms(level_norm)
         self._pixels = _pixel_statistics(self.timm_model).for_channels(in_channels)
 
-    def _build_pyramid(self, strides: Sequence[int], channels: int) -> SimpleFeaturePyramid:
+    def _build_pyramid(self, strides: Sequence[int], channels: int) -> FeaturePyramid:
         """Levels of other strides on the only level of a plain transformer."""
         (level,) = self._levels.values()
-        return SimpleFeaturePyramid(level.channels, level.stride, strides, channels)
+        return FeaturePyramid(level.channels, level.stride, strides, channels)
 
     def _say_outputs(self, found: Probe, pyramid_channels: int) -> None:
         """Names, channels and strides of the outputs, and which images give them."""

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from detrex.modeling.backbone import SimpleFeaturePyramid
+from detrex.modeling.backbone import FeaturePyramid
 
 
 def test_every_stride_around_that_of_the_map():
-    pyramid = SimpleFeaturePyramid(32, 16, (8, 4, 16, 64, 32), out_channels=8)
+    pyramid = FeaturePyramid(32, 16, (8, 4, 16, 64, 32), out_channels=8)
     levels = pyramid(torch.randn(2, 32, 4, 8))
     sides = {name: tuple(level.shape) for name, level in levels.items()}
     assert sides == {
@@ -22,19 +22,19 @@ def test_every_stride_around_that_of_the_map():
 
 
 def test_patches_of_14_pixels_have_strides_of_their_own():
-    pyramid = SimpleFeaturePyramid(32, 14, (7, 14, 28), out_channels=8)
+    pyramid = FeaturePyramid(32, 14, (7, 14, 28), out_channels=8)
     assert pyramid.strides == {"p3": 7, "p4": 14, "p5": 28}
 
 
 def test_the_scale_of_the_map_does_not_matter():
-    pyramid = SimpleFeaturePyramid(32, 16, (8, 16, 32), out_channels=8)
+    pyramid = FeaturePyramid(32, 16, (8, 16, 32), out_channels=8)
     x = torch.randn(1, 32, 4, 4)
     for a, b in zip(pyramid(x).values(), pyramid(100 * x + 7).values(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_the_level_of_the_maps_own_stride_is_two_convolutions():
-    pyramid = SimpleFeaturePyramid(32, 16, (16,), out_channels=8)
+    pyramid = FeaturePyramid(32, 16, (16,), out_channels=8)
     x = torch.randn(1, 32, 4, 4)
     first, _, second, _ = pyramid.levels["p4"]
 
@@ -49,4 +49,4 @@ def test_the_level_of_the_maps_own_stride_is_two_convolutions():
 @pytest.mark.parametrize("stride", [2, 12, 128])
 def test_a_stride_that_cannot_be_made_is_named(stride):
     with pytest.raises(ValueError, match=rf"stride {stride}; its strides are \[4, 8, 16, 32, 64\]"):
-        SimpleFeaturePyramid(32, 16, (8, stride))
+        FeaturePyramid(32, 16, (8, stride))
