@@ -216,7 +216,8 @@ class SwinTransformer(Backbone):
     """(B, in_chans, H, W) -> maps ``p0`` to ``p3`` of stride 4 to 32, each normalized.
 
     Height and width are rounded up; no size is refused. Names of parameters are those of the
-    published weights.
+    published weights. ``torch.export`` takes any batch, but one height and width: it finds no end
+    in simplifying symbolic sizes that are rounded up to windows at every stage.
 
     Args:
         pretrain_img_size: side of the images that ``ape`` was trained for.
