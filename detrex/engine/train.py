@@ -73,7 +73,7 @@ def evaluate_only(cfg: DictConfig) -> Results:
         model = build_evaluated_model(cfg, path, evaluation.class_names)
         check_built(model, cfg.dataloader)
         ema = build_ema(cfg, model, path)
-    results = evaluation.run(model, ema)
+    results = evaluation.run(model, ema, eval_only=True)
     if comm.is_main_process():
         report_evaluation(cfg.train.output_dir, path, evaluation, model, results)
     return results
