@@ -29,7 +29,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torchvision.ops import box_iou
 
-__all__ = ["Picture", "contact_sheet", "draw_detections", "pictures_of", "plot_curves"]
+__all__ = [
+    "Picture",
+    "class_color",
+    "class_colors",
+    "contact_sheet",
+    "draw_detections",
+    "pictures_of",
+    "plot_curves",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +240,7 @@ def _draw(
         label = _class_name(int(picture.classes[index]), class_names)
         if picture.scores is not None:
             label = f"{label} {scores[index]:.0%}"
-        color = _class_color(int(picture.classes[index]))
+        color = class_color(int(picture.classes[index]))
         _add_box(axes, picture.boxes[index], color, 1.6, "-")
         _add_label(axes, picture.boxes[index], label, color, font_size)
 
@@ -310,9 +318,14 @@ def _class_name(index: int, class_names: Sequence[str] | None) -> str:
     return class_names[index]
 
 
-def _class_color(index: int) -> Any:
-    # Ten pairs of a dark and a light color; the dark ones first.
+def class_color(index: int) -> Any:
+    """RGBA in 0..1: ten pairs of a dark and a light color, the dark ones first."""
     return matplotlib.colormaps["tab20"]((2 * index) % 20 + (index // 10) % 2)
+
+
+def class_colors(count: int) -> list[list[int]]:
+    """RGB in 0..255 of the first classes, as detectron2's ``thing_colors`` are."""
+    return [[round(255 * part) for part in class_color(i)[:3]] for i in range(count)]
 
 
 def _picture_of(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("detrex", "tools", "configs", "benchmarks", "docs", "tests")
+FOLDERS = ("detrex", "tools", "demo", "configs", "benchmarks", "docs", "tests")
 
 # Documented names, where the documentation has them. Before one is added here: does the full
 # detectron2 have it, with the arguments and behaviour that are relied on?
@@ -44,6 +44,7 @@ NAMES = {
         "Augmentation",
         "AugmentationList",
         "CropTransform",
+        "HFlipTransform",
         "NoOpTransform",
         "RandomCrop",
         "RandomFlip",
@@ -70,7 +71,12 @@ NAMES = {
         "PeriodicCheckpointer",
         "PeriodicWriter",
     },
-    "detectron2.evaluation": {"COCOEvaluator", "inference_on_dataset", "print_csv_format"},
+    "detectron2.evaluation": {
+        "COCOEvaluator",
+        "LVISEvaluator",
+        "inference_on_dataset",
+        "print_csv_format",
+    },
     "detectron2.layers": {
         "CNNBlockBase",
         "Conv2d",
@@ -106,6 +112,8 @@ NAMES = {
     "detectron2.utils.file_io": {"PathManager"},
     "detectron2.utils.logger": {"create_small_table", "setup_logger"},
     "detectron2.utils.registry": {"locate"},
+    "detectron2.utils.video_visualizer": {"VideoVisualizer"},
+    "detectron2.utils.visualizer": {"ColorMode", "VisImage", "Visualizer"},
 }
 
 # Names with an underscore that a subclass of SimpleTrainer lives on, as the public detrex does.

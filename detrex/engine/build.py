@@ -27,6 +27,7 @@ __all__ = [
     "build_resumed_model",
     "build_trained_model",
     "checkpoint_to_evaluate",
+    "fill_model",
     "last_checkpoint",
     "to_device",
 ]
@@ -91,7 +92,7 @@ def build_filled_model(
     Raises:
         FileNotFoundError, CheckpointError: the file can't be read or doesn't fit the model.
     """
-    model, report = _fill(cfg, path, class_names)
+    model, report = fill_model(cfg, path, class_names)
     _check(report, path, cfg.train.allow_partial_backbone)
     unfilled = report.unfilled_backbone()
     if unfilled:
@@ -116,7 +117,7 @@ def build_evaluated_model(
         FileNotFoundError, CheckpointError: the file can't be read, lacks weights of the model, or
             is for other classes than the data.
     """
-    model, report = _fill(cfg, path)
+    model, report = fill_model(cfg, path)
     report.check_complete(path, class_names)
     logger.info("%s: %s", path, report)
     return model
@@ -128,7 +129,7 @@ def build_resumed_model(cfg: DictConfig, path: str) -> nn.Module:
     Raises:
         CheckpointError: the checkpoint is of another model.
     """
-    model, report = _fill(cfg, path)
+    model, report = fill_model(cfg, path)
     lacking = [*report.missing, *report.mismatched]
     if lacking:
         raise CheckpointError(
@@ -188,9 +189,10 @@ def last_checkpoint(output_dir: str) -> str:
     return checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
 
 
-def _fill(
+def fill_model(
     cfg: DictConfig, path: str, class_names: Sequence[str] | None = None
 ) -> tuple[nn.Module, LoadReport]:
+    """The model of a config with what a file has for it, and what became of each weight."""
     # What the file fills can only be told apart for a backbone that is called so.
     with skip_pretrained() if "backbone" in cfg.model else nullcontext():
         model = build_model(cfg)
