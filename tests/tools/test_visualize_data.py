@@ -26,6 +26,8 @@ class Tool:
         (folder / "b").mkdir()
         self.folder, self.config = folder, tiny_model.write_config(folder)
         _, self.overrides = tiny_model.write_scenes(folder, "a/x.png", "b/x.png")
+        for name in ("a/x.png", "b/x.png"):
+            Image.new("RGB", (40, 32)).save(folder / name)  # black, so that colors are plain
 
     def __call__(self, source: str, *arguments: str, output: str = "out") -> dict[str, np.ndarray]:
         options = ["--config-file", str(self.config), "--source", source]
