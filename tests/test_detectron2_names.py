@@ -98,6 +98,7 @@ NAMES = {
         "pairwise_iou",
     },
     "detectron2.utils": {"comm"},
+    "detectron2.utils.analysis": {"parameter_count_table"},
     "detectron2.utils.collect_env": {"collect_env_info"},
     "detectron2.utils.comm": {
         "all_gather",
