@@ -29,6 +29,7 @@ NAMES = {
         "get_detection_dataset_dicts",
         "transforms",
     },
+    "detectron2.data.benchmark": {"DataLoaderBenchmark"},
     "detectron2.data.catalog": {"Metadata"},
     "detectron2.data.datasets": {"register_coco_instances"},
     "detectron2.data.detection_utils": {

@@ -171,7 +171,7 @@ class FlopCounter(TorchDispatchMode):
             name = func.overloadpacket.__name__
             self.total += flops
             self.operators[name] += flops
-            if "grid_sampler" not in name and "ms_deform_attn" not in name:
+            if not any(part in name for part in ("backward", "grid_sampler", "ms_deform_attn")):
                 self.activations += (result if isinstance(result, Tensor) else result[0]).numel()
         return result
 

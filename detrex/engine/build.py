@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
+from detectron2.engine import create_ddp_model
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import nn
@@ -27,6 +28,7 @@ __all__ = [
     "build_resumed_model",
     "build_trained_model",
     "checkpoint_to_evaluate",
+    "distributed",
     "fill_model",
     "last_checkpoint",
     "to_device",
@@ -166,6 +168,15 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     cfg.optimizer.params.model = model
     optimizer: torch.optim.Optimizer = instantiate(cfg.optimizer)
     return optimizer
+
+
+def distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """A model whose gradients several processes share as ``train.ddp`` says; alone as it is."""
+    options = dict(cfg.train.ddp)
+    if next(model.parameters()).device.type == "cpu":
+        options.setdefault("device_ids", None)  # those of GPUs otherwise
+    wrapped: nn.Module = create_ddp_model(model, **options)
+    return wrapped
 
 
 def checkpoint_to_evaluate(cfg: DictConfig) -> str:
