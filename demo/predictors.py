@@ -21,7 +21,7 @@ from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 from torch import nn
 
 from detrex.engine.predict import Predictor, resize_for_test
-from detrex.visualize import class_colors
+from detrex.utils.colors import class_colors
 
 __all__ = ["DefaultPredictor", "VisualizationDemo"]
 

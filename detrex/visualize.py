@@ -29,15 +29,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torchvision.ops import box_iou
 
-__all__ = [
-    "Picture",
-    "class_color",
-    "class_colors",
-    "contact_sheet",
-    "draw_detections",
-    "pictures_of",
-    "plot_curves",
-]
+from detrex.utils.colors import class_color
+
+__all__ = ["Picture", "contact_sheet", "draw_detections", "pictures_of", "plot_curves"]
 
 logger = logging.getLogger(__name__)
 
@@ -316,16 +310,6 @@ def _class_name(index: int, class_names: Sequence[str] | None) -> str:
     if class_names is None or index >= len(class_names):
         return str(index)
     return class_names[index]
-
-
-def class_color(index: int) -> Any:
-    """RGBA in 0..1: ten pairs of a dark and a light color, the dark ones first."""
-    return matplotlib.colormaps["tab20"]((2 * index) % 20 + (index // 10) % 2)
-
-
-def class_colors(count: int) -> list[list[int]]:
-    """RGB in 0..255 of the first classes, as detectron2's ``thing_colors`` are."""
-    return [[round(255 * part) for part in class_color(i)[:3]] for i in range(count)]
 
 
 def _picture_of(

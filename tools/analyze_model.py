@@ -17,6 +17,7 @@ Weights are random and nothing is fetched: no figure depends on them.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -115,7 +116,7 @@ def count_all(model: nn.Module, batches: Sequence[Batch]) -> list[ModuleCounts]:
     for batch in tqdm(batches, desc="counted"):
         shapes = tuple(tuple(x["image"].shape) for x in batch)
         if shapes not in known:
-            known[shapes] = count_modules(model, lambda batch=batch: model(batch))
+            known[shapes] = count_modules(model, functools.partial(model, batch))
         counts.append(known[shapes])
     return counts
 

@@ -35,8 +35,8 @@ from detrex.data import dataset_names
 from detrex.engine.errors import usage_errors
 from detrex.engine.loaders import TrainStream
 from detrex.engine.predict import read_picture
+from detrex.utils.colors import class_colors
 from detrex.utils.paths import unused_path
-from detrex.visualize import class_colors
 
 LEAST_SIDE = 640  # pixels: smaller images are enlarged, or names would cover what they name
 
@@ -90,7 +90,7 @@ def enlarged(image: np.ndarray) -> float:
     return max(1.0, LEAST_SIDE / max(image.shape[:2]))
 
 
-def annotations(records: Sequence[dict[str, Any]], metadata: Metadata) -> Iterator[Drawn]:
+def annotated(records: Sequence[dict[str, Any]], metadata: Metadata) -> Iterator[Drawn]:
     """Records as they are."""
     for record in records:
         try:
@@ -143,7 +143,7 @@ def drawn(args: argparse.Namespace) -> tuple[Iterator[Drawn], int]:
         return samples(node, max(cfg.train.seed, 0), args.num_images), args.num_images
     records = instantiate(node.dataset)
     records = records[: args.num_images or len(records)]
-    return annotations(records, metadata_of(node.dataset)), len(records)
+    return annotated(records, metadata_of(node.dataset)), len(records)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -34,8 +34,8 @@ from tqdm import tqdm
 from detrex.data import coco_dataset, register_coco
 from detrex.engine.errors import usage_errors
 from detrex.engine.predict import read_picture
+from detrex.utils.colors import class_colors
 from detrex.utils.paths import unused_path
-from detrex.visualize import class_colors
 
 LEAST_SIDE = 640  # pixels: smaller images are enlarged, or names would cover what they name
 HEAD = 24  # pixels above the pictures

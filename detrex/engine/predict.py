@@ -182,7 +182,8 @@ def find_pictures(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         FileNotFoundError: a folder or a pattern has no pictures.
     """
     found: dict[Path, None] = {}
-    for given in map(os.fspath, inputs):
+    for name in inputs:
+        given = os.fspath(name)
         path = Path(given).expanduser()
         if path.is_dir():
             files = sorted(f for f in path.iterdir() if f.suffix.lower() in _ENDINGS)

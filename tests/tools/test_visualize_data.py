@@ -12,7 +12,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import BitMasks, Boxes, Instances
 from PIL import Image
 
-from detrex.visualize import class_color
+from detrex.utils.colors import class_color
 from tools import visualize_data
 
 SCALE = visualize_data.LEAST_SIDE / 40
