@@ -105,3 +105,12 @@ def test_lvis_is_coco_but_for_its_names_and_its_evaluator():
         "evaluator._target_": LVISEvaluator,
     }
     assert not coco
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coco_schedule", "common_schedule", "optim", "train"]
+    + [f"data/{name}" for name in ("coco", "coco_detr", "constants", "custom", "lvis_detr")],
+)
+def test_what_projects_of_the_public_detrex_start_from_is_there(name):
+    assert get_config(f"common/{name}.py") is not None

@@ -27,7 +27,7 @@ class Tool:
         self.folder, self.config = folder, tiny_model.write_config(folder)
         _, self.overrides = tiny_model.write_scenes(folder, "a/x.png", "b/x.png")
         for name in ("a/x.png", "b/x.png"):
-            Image.new("RGB", (40, 32)).save(folder / name)  # black, so that colors are plain
+            Image.new("RGB", (40, 32), (60, 0, 0)).save(folder / name)  # plain, to see colors
 
     def __call__(self, source: str, *arguments: str, output: str = "out") -> dict[str, np.ndarray]:
         options = ["--config-file", str(self.config), "--source", source]
