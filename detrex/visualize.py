@@ -29,6 +29,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torchvision.ops import box_iou
 
+from detrex.utils.colors import class_color
+
 __all__ = ["Picture", "contact_sheet", "draw_detections", "pictures_of", "plot_curves"]
 
 logger = logging.getLogger(__name__)
@@ -232,7 +234,7 @@ def _draw(
         label = _class_name(int(picture.classes[index]), class_names)
         if picture.scores is not None:
             label = f"{label} {scores[index]:.0%}"
-        color = _class_color(int(picture.classes[index]))
+        color = class_color(int(picture.classes[index]))
         _add_box(axes, picture.boxes[index], color, 1.6, "-")
         _add_label(axes, picture.boxes[index], label, color, font_size)
 
@@ -308,11 +310,6 @@ def _class_name(index: int, class_names: Sequence[str] | None) -> str:
     if class_names is None or index >= len(class_names):
         return str(index)
     return class_names[index]
-
-
-def _class_color(index: int) -> Any:
-    # Ten pairs of a dark and a light color; the dark ones first.
-    return matplotlib.colormaps["tab20"]((2 * index) % 20 + (index // 10) % 2)
 
 
 def _picture_of(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("detrex", "tools", "configs", "benchmarks", "docs", "tests")
+FOLDERS = ("detrex", "tools", "demo", "configs", "benchmarks", "docs", "tests")
 
 # Documented names, where the documentation has them. Before one is added here: does the full
 # detectron2 have it, with the arguments and behaviour that are relied on?
@@ -33,6 +33,7 @@ NAMES = {
         "get_detection_dataset_dicts",
         "transforms",
     },
+    "detectron2.data.benchmark": {"DataLoaderBenchmark"},
     "detectron2.data.catalog": {"Metadata"},
     "detectron2.data.datasets": {"load_coco_json", "load_sem_seg", "register_coco_instances"},
     "detectron2.data.datasets.builtin_meta": {"COCO_CATEGORIES"},
@@ -82,6 +83,7 @@ NAMES = {
     "detectron2.evaluation": {
         "COCOEvaluator",
         "COCOPanopticEvaluator",
+        "LVISEvaluator",
         "SemSegEvaluator",
         "inference_on_dataset",
         "print_csv_format",
@@ -113,6 +115,7 @@ NAMES = {
         "pairwise_iou",
     },
     "detectron2.utils": {"comm"},
+    "detectron2.utils.analysis": {"parameter_count_table"},
     "detectron2.utils.collect_env": {"collect_env_info"},
     "detectron2.utils.comm": {
         "all_gather",
@@ -128,6 +131,8 @@ NAMES = {
     "detectron2.utils.file_io": {"PathManager"},
     "detectron2.utils.logger": {"create_small_table", "setup_logger"},
     "detectron2.utils.registry": {"locate"},
+    "detectron2.utils.video_visualizer": {"VideoVisualizer"},
+    "detectron2.utils.visualizer": {"ColorMode", "VisImage", "Visualizer"},
 }
 
 # Names with an underscore that a subclass of SimpleTrainer lives on, as the public detrex does.

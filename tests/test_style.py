@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("detrex", "tools", "benchmarks", "detectron2-pure/detectron2")
+FOLDERS = ("detrex", "tools", "demo", "benchmarks", "detectron2-pure/detectron2")
 LONGEST_FILE = 400  # lines
 LONGEST_FUNCTION = 60  # lines without its signature and docstring
 
@@ -29,7 +29,13 @@ LEGEND = re.compile(
 def room(path: Path) -> str:
     """The part of the code that a file is in, as its tests are named."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    depth = 2 if parts[0] in ("tools", "benchmarks") else 3 if parts[0] == "detectron2-pure" else 2
+    depth = (
+        2
+        if parts[0] in ("tools", "demo", "benchmarks")
+        else 3
+        if parts[0] == "detectron2-pure"
+        else 2
+    )
     if parts[:2] == ("detrex", "modeling"):
         depth = 3
     return "/".join(parts[:depth])

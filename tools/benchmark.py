@@ -4,6 +4,10 @@
     python tools/benchmark.py --config-file configs/dino/dino-resnet/dino_r50_4scale_12ep.py
     python tools/benchmark.py --config-file F --task training --size 480 640 model.num_classes=3
     python tools/benchmark.py --config-file F --task data --repeats 50
+    python tools/benchmark.py --config-file F --task data_advanced
+
+detectron2's names of tasks do as well: "eval" is inference, "train" is training. "data_advanced"
+times the parts of the loader: records, mapper, workers, transport.
 
 Inference and training take random weights and random images; a file with the model alone does for
 inference. Settings of the config count: ``train.amp.enabled=true`` measures mixed precision. Names
@@ -21,6 +25,10 @@ from typing import cast
 
 import torch
 from detectron2.config import instantiate
+from detectron2.data.benchmark import DataLoaderBenchmark
+from detectron2.engine import launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 
@@ -44,6 +52,7 @@ from detrex.benchmark import (
     write_json,
 )
 from detrex.config import load_sections
+from detrex.engine.cli import check_processes
 from detrex.engine.errors import SetupError, setup_errors
 from detrex.engine.loaders import TrainStream
 from detrex.engine.trainer import amp_dtype
@@ -56,8 +65,11 @@ SECTIONS = {
     "inference": ("model",),
     "training": ("model", "optimizer"),
     "data": ("dataloader.train",),
+    "data_advanced": ("dataloader.train",),
 }
-PURPOSES = {"inference": "a model", "training": "a training step", "data": "a training's data"}
+PURPOSES = {"inference": "a model", "training": "a training step"}
+ALIASES = {"eval": "inference", "train": "training"}
+PARTS = ("dataset", "mapper", "workers", "IPC", "distributed")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -67,11 +79,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="a LazyConfig file")
-    parser.add_argument("--task", choices=list(SECTIONS), default="inference")
+    parser.add_argument("--task", choices=[*SECTIONS, *ALIASES], default="inference")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(800, 1066), metavar=("H", "W"), help="of the images"
     )
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=1, help="of each process")
     add_options(parser, repeats=10, device="auto")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of weights; inference")
     parser.add_argument("--compile", action="store_true", help="by torch.compile; inference")
@@ -80,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the model as detrex.modeling.inference.for_inference makes it ready; inference",
     )
+    parser.add_argument("--num-gpus", type=int, default=1, help="per machine; not for inference")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="which machine this is")
+    parser.add_argument("--dist-url", default="auto", help="where processes meet")
     parser.add_argument("overrides", nargs="*", help="changes to the config: key=value")
     return parser
 
@@ -96,7 +112,10 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {value}: it has to be at least {least}.")
     if min(args.size) < 1:
         raise ValueError(f"--size {args.size[0]} {args.size[1]}: sides are at least one pixel.")
-    if args.cpu_time and args.task == "data":
+    check_processes(args)
+    if args.task == "inference" and args.num_gpus * args.num_machines > 1:
+        raise ValueError("inference is measured on one GPU; leave --num-gpus out.")
+    if args.cpu_time and args.task.startswith("data"):
         raise ValueError("--cpu-time doesn't see what the loader's processes take; leave it out.")
     if args.task != "inference" and (args.compile or args.for_inference or args.dtype != "float32"):
         raise ValueError(
@@ -105,19 +124,20 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def benchmark(args: argparse.Namespace) -> Result:
+def benchmark(args: argparse.Namespace) -> Result | dict[str, float | None]:
     """Measure what the command line asks for.
 
     Raises:
         SetupError: the config or an option can't be used, for the reason that it says.
     """
     with setup_errors():
-        check(args)
         device, clock = prepare(args)
-        sections, purpose = SECTIONS[args.task], PURPOSES[args.task]
+        sections, purpose = SECTIONS[args.task], PURPOSES.get(args.task, "a training's data")
         cfg = load_sections(args.config_file, args.overrides, sections, purpose)
         if args.task == "data":
             return benchmark_data(args, cfg)
+        if args.task == "data_advanced":
+            return benchmark_parts(args, cfg)
         model = build_random_model(cfg, device)
         if device.type == "cpu":
             keep_freed_memory()  # as training and evaluation do
@@ -185,7 +205,7 @@ def benchmark_model(
         dtype=args.dtype,
         deformable_attention=implementation(device.type).name,
         seconds=seconds,
-        images_per_second=args.batch_size / seconds.median,
+        images_per_second=args.batch_size * comm.get_world_size() / seconds.median,
         parameters=sum(count for count, _ in counts),
         trained_parameters=sum(count for count, trained in counts if trained),
         peak_memory_bytes=memory,
@@ -199,7 +219,7 @@ def benchmark_model(
 def benchmark_data(args: argparse.Namespace, cfg: DictConfig) -> Result:
     """The training loader as a training would have it, and its mapper alone."""
     node = cfg.dataloader.train
-    node.total_batch_size = args.batch_size
+    node.total_batch_size = args.batch_size * comm.get_world_size()
     loader = iter(TrainStream(node, seed=0).loader())
     (seconds,) = time_in_turns(
         {"": lambda: next(loader)}, args.repeats, torch.device("cpu"), warm_up=2
@@ -215,21 +235,49 @@ def benchmark_data(args: argparse.Namespace, cfg: DictConfig) -> Result:
         task="data",
         batch_size=args.batch_size,
         seconds=spread(seconds),
-        images_per_second=args.batch_size * len(seconds) / sum(seconds),
+        images_per_second=node.total_batch_size * len(seconds) / sum(seconds),
         mapper_seconds=spread(mapped),
     )
+
+
+def benchmark_parts(args: argparse.Namespace, cfg: DictConfig) -> dict[str, float | None]:
+    """Iterations per second of each part of the training loader, by detectron2's benchmark.
+
+    The full detectron2 logs them alone; they are None then.
+    """
+    setup_logger(distributed_rank=comm.get_rank())
+    node = cfg.dataloader.train
+    parts = DataLoaderBenchmark(
+        instantiate(node.dataset),
+        mapper=instantiate(node.mapper),
+        total_batch_size=args.batch_size * comm.get_world_size(),
+        num_workers=node.num_workers,
+    )
+    return {part: getattr(parts, f"benchmark_{part}")(args.repeats) for part in PARTS}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure; in the main process print and write the result."""
+    result = benchmark(args)
+    if not comm.is_main_process():
+        return
+    if isinstance(result, Result):
+        print(report(result))
+    if args.output:
+        write_json(args.output, result)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write what the command line asks for."""
     args = parser().parse_args(arguments)
+    args.task = ALIASES.get(args.task, args.task)
     try:
-        result = benchmark(args)
+        with setup_errors():
+            check(args)
+        machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+        launch(run, *machines, args=(args,))
     except SetupError as e:
         raise SystemExit(f"error: {e}") from e
-    print(report(result))
-    if args.output:
-        write_json(args.output, result)
 
 
 if __name__ == "__main__":

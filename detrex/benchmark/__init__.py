@@ -12,6 +12,7 @@ from detrex.benchmark.measure import (
     spread,
     time_in_turns,
 )
+from detrex.benchmark.modules import ModuleCounts, count_modules, module_table
 from detrex.benchmark.options import add_options, device_name, output_path, prepare
 from detrex.benchmark.result import Result, report, write_json
 from detrex.benchmark.stages import Stage, StageMeter, measure_stages, stage_table
@@ -20,6 +21,7 @@ from detrex.benchmark.work import Batch, TrainingStep, build_random_model, rando
 __all__ = [
     "Batch",
     "Clock",
+    "ModuleCounts",
     "Result",
     "Spread",
     "Stage",
@@ -29,10 +31,12 @@ __all__ = [
     "add_options",
     "build_random_model",
     "count_flops",
+    "count_modules",
     "device_name",
     "flop_clock",
     "matmul_rate",
     "measure_stages",
+    "module_table",
     "output_path",
     "peak_memory",
     "prepare",

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
@@ -23,6 +25,7 @@ from detrex.utils.allocator import give_back_freed_memory
 
 __all__ = [
     "Clock",
+    "FlopCounter",
     "Spread",
     "Work",
     "count_flops",
@@ -140,15 +143,23 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     return formulas
 
 
-class _FlopCounter(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):
     """What PyTorch's own counter does but for its tracking of modules, which fails where a module
-    gets a parameter as its argument and no gradients are wanted."""
+    gets a parameter as its argument and no gradients are wanted.
+
+    Attributes:
+        total: FLOPs so far.
+        operators: the same by operator.
+        activations: numbers that convolutions, matrix products and attention have put out.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         own = {operator: shape_wrapper(formula) for operator, formula in _formulas().items()}
         self.formulas = {**flop_registry, **own}
         self.total = 0
+        self.operators: Counter[str] = Counter()
+        self.activations = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -156,7 +167,12 @@ class _FlopCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in self.formulas:
             formula = self.formulas[func.overloadpacket]
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
+            flops = formula(*args, **(kwargs or {}), out_val=result)
+            name = func.overloadpacket.__name__
+            self.total += flops
+            self.operators[name] += flops
+            if not any(part in name for part in ("backward", "grid_sampler", "ms_deform_attn")):
+                self.activations += (result if isinstance(result, Tensor) else result[0]).numel()
         return result
 
 
@@ -166,7 +182,7 @@ def flop_clock() -> Iterator[Clock]:
 
     Not for ``torch.inference_mode``, in which operators reach it undivided; ``torch.no_grad`` does.
     """
-    with _FlopCounter() as counter:
+    with FlopCounter() as counter:
         yield lambda: counter.total
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.benchmark.stages import MeteredWork
-from detrex.engine.build import to_device
+from detrex.engine.build import distributed, to_device
 from detrex.engine.trainer import Trainer, step_options
 from detrex.utils.pretrained import skip_pretrained
 
@@ -60,6 +60,8 @@ def random_batch(
 class TrainingStep(MeteredWork):
     """Forward, backward and update as ``tools/train_net.py`` runs them, always on one batch.
 
+    Several processes, each with a batch, share gradients as ``train.ddp`` says.
+
     (It runs them after :func:`~detrex.utils.allocator.keep_freed_memory`; that is the caller's.)
 
     Args:
@@ -73,7 +75,7 @@ class TrainingStep(MeteredWork):
         optimizer.params.model = model
         self.optimizer: torch.optim.Optimizer = instantiate(optimizer)
         self.trainer = Trainer(
-            model.train(),
+            distributed(cfg, model.train()),
             itertools.repeat(batch),
             self.optimizer,
             **step_options(cfg.train, next(model.parameters()).device),

@@ -78,6 +78,7 @@ def load_sections(
     cfg = _read(config_file, overrides, sections, purpose)
     parts = {name: OmegaConf.select(cfg, name) for name in sections}
     _require_values(key for name, part in parts.items() for key in _missing_keys(part, f"{name}."))
+    cfg.train.init_checkpoint = _without_hint(cfg.train.init_checkpoint)
     return cfg
 
 

@@ -6,7 +6,7 @@ The mappers for segmentation, by the names of the public detrex, can be imported
 from importlib import import_module
 from typing import Any
 
-from detrex.data.checks import check_dataloaders, check_dataset, check_same_classes
+from detrex.data.checks import check_dataloaders, check_dataset, check_same_classes, dataset_names
 from detrex.data.coco import DatasetError, coco_dataset, coco_dataset_name, register_coco
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
 
@@ -18,6 +18,7 @@ __all__ = [
     "check_same_classes",
     "coco_dataset",
     "coco_dataset_name",
+    "dataset_names",
     "register_coco",
 ]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from detrex.data.coco import DatasetError, coco_dataset_name, kept_for_the_loader
 
-__all__ = ["check_dataloaders", "check_dataset", "check_same_classes"]
+__all__ = ["check_dataloaders", "check_dataset", "check_same_classes", "dataset_names"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def check_dataloaders(
         _require_values(node, f"dataloader.{split}.dataset")
         with kept_for_the_loader():
             dicts = instantiate(node)
-        metadata = [MetadataCatalog.get(name) for name in _dataset_names(node)]
+        metadata = [MetadataCatalog.get(name) for name in dataset_names(node)]
         if not isinstance(dicts, list) or not metadata:
             logger.info("dataloader.%s.dataset has no records to check.", split)
             continue
@@ -137,7 +137,7 @@ def _require_values(node: DictConfig, path: str) -> None:
         )
 
 
-def _dataset_names(node: DictConfig) -> list[str]:
+def dataset_names(node: DictConfig) -> list[str]:
     """Catalog names behind a dataset node; empty for one that is not in the catalogs."""
     if "json_file" in node and "image_root" in node:
         return [node.get("name") or coco_dataset_name(node.json_file, node.image_root)]

@@ -6,6 +6,7 @@ from detrex.engine.errors import SetupError
 from detrex.engine.evaluation import Evaluation, do_test
 from detrex.engine.hooks import StopOnSignal, TrainingStopped
 from detrex.engine.loaders import TrainStream
+from detrex.engine.predict import Predictor, find_pictures, load_predictor, predict_files
 from detrex.engine.train import TrainingRun, do_train, evaluate_only, run
 from detrex.engine.trainer import Trainer, amp_dtype
 
@@ -13,6 +14,7 @@ __all__ = [
     "EmaHook",
     "Evaluation",
     "ModelEma",
+    "Predictor",
     "SetupError",
     "StopOnSignal",
     "TrainStream",
@@ -24,6 +26,9 @@ __all__ = [
     "do_test",
     "do_train",
     "evaluate_only",
+    "find_pictures",
+    "load_predictor",
     "main",
+    "predict_files",
     "run",
 ]

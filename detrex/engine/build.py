@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
+from detectron2.engine import create_ddp_model
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig
 from torch import nn
@@ -27,6 +28,8 @@ __all__ = [
     "build_resumed_model",
     "build_trained_model",
     "checkpoint_to_evaluate",
+    "distributed",
+    "fill_model",
     "last_checkpoint",
     "to_device",
 ]
@@ -91,7 +94,7 @@ def build_filled_model(
     Raises:
         FileNotFoundError, CheckpointError: the file can't be read or doesn't fit the model.
     """
-    model, report = _fill(cfg, path, class_names)
+    model, report = fill_model(cfg, path, class_names)
     _check(report, path, cfg.train.allow_partial_backbone)
     unfilled = report.unfilled_backbone()
     if unfilled:
@@ -116,7 +119,7 @@ def build_evaluated_model(
         FileNotFoundError, CheckpointError: the file can't be read, lacks weights of the model, or
             is for other classes than the data.
     """
-    model, report = _fill(cfg, path)
+    model, report = fill_model(cfg, path)
     report.check_complete(path, class_names)
     logger.info("%s: %s", path, report)
     return model
@@ -128,7 +131,7 @@ def build_resumed_model(cfg: DictConfig, path: str) -> nn.Module:
     Raises:
         CheckpointError: the checkpoint is of another model.
     """
-    model, report = _fill(cfg, path)
+    model, report = fill_model(cfg, path)
     lacking = [*report.missing, *report.mismatched]
     if lacking:
         raise CheckpointError(
@@ -167,6 +170,15 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def distributed(cfg: DictConfig, model: nn.Module) -> nn.Module:
+    """A model whose gradients several processes share as ``train.ddp`` says; alone as it is."""
+    options = dict(cfg.train.ddp)
+    if next(model.parameters()).device.type == "cpu":
+        options.setdefault("device_ids", None)  # those of GPUs otherwise
+    wrapped: nn.Module = create_ddp_model(model, **options)
+    return wrapped
+
+
 def checkpoint_to_evaluate(cfg: DictConfig) -> str:
     """``train.init_checkpoint``, or else the last checkpoint of ``train.output_dir``.
 
@@ -188,9 +200,10 @@ def last_checkpoint(output_dir: str) -> str:
     return checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
 
 
-def _fill(
+def fill_model(
     cfg: DictConfig, path: str, class_names: Sequence[str] | None = None
 ) -> tuple[nn.Module, LoadReport]:
+    """The model of a config with what a file has for it, and what became of each weight."""
     # What the file fills can only be told apart for a backbone that is called so.
     with skip_pretrained() if "backbone" in cfg.model else nullcontext():
         model = build_model(cfg)

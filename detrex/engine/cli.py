@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
+import torch
 from detectron2.engine import default_argument_parser, launch
 
 from detrex.config import load_config
 from detrex.engine.errors import SetupError, setup_errors
 from detrex.engine.train import run
 
-__all__ = ["argument_parser", "main"]
+__all__ = ["argument_parser", "check_processes", "main"]
 
 _EPILOG = """
 Examples:
@@ -35,6 +37,34 @@ def argument_parser() -> argparse.ArgumentParser:
     return default_argument_parser(epilog=_EPILOG)
 
 
+def check_processes(args: argparse.Namespace) -> None:
+    """Check the options that say which processes there are, before any is started.
+
+    Raises:
+        ValueError: they don't fit each other or this machine.
+    """
+    if "LOCAL_RANK" in os.environ:  # torchrun says which processes there are
+        return
+    machines, rank, url = args.num_machines, args.machine_rank, args.dist_url
+    if not 0 <= rank < machines:
+        raise ValueError(
+            f"--machine-rank {rank}: with --num-machines {machines} it is between 0 and "
+            f"{machines - 1}, another one on each machine."
+        )
+    if machines > 1 and url == "auto":
+        raise ValueError(
+            "several machines need an address that all of them reach, the same on each: "
+            "--dist-url tcp://HOST_OF_MACHINE_0:FREE_PORT."
+        )
+    if url != "auto" and not url.startswith(("tcp://", "file://", "env://")):
+        raise ValueError(f"--dist-url {url}: it is auto or begins with tcp:// or file://.")
+    available = torch.cuda.device_count()
+    if available and args.num_gpus > available:
+        raise ValueError(
+            f"--num-gpus {args.num_gpus}: this machine has {available}; ask for at most as many."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train or evaluate; ends the program with one sentence if something is not right.
 
@@ -46,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.num_gpus * args.num_machines > 1:
             # Each process does this too; here a mistake shows before any is started.
             with setup_errors():
+                check_processes(args)
                 load_config(args.config_file, args.opts, args.eval_only)
         launch(
             run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detrex.checkpoint import CheckpointError
 
-__all__ = ["SetupError", "setup_errors"]
+__all__ = ["SetupError", "setup_errors", "usage_errors"]
 
 # What wrong paths, keys, values and files raise. Others are mistakes in code: their traceback is
 # what one needs to see.
@@ -35,6 +36,17 @@ def setup_errors() -> Iterator[None]:
         yield
     except _USER_ERRORS as e:
         raise SetupError(_message(e)) from e
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """End the program with exit code 2 and one sentence for what a user can put right."""
+    try:
+        with setup_errors():
+            yield
+    except SetupError as e:
+        print(f"error: {e}", file=sys.stderr)
+        raise SystemExit(2) from e
 
 
 def _message(error: BaseException) -> str:

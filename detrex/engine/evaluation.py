@@ -46,17 +46,24 @@ class Evaluation:
         self.evaluator = instantiate(cfg.dataloader.evaluator)
         self.class_names = _class_names(cfg.dataloader.evaluator)
 
-    def run(self, model: nn.Module, ema: ModelEma | None = None) -> Results:
+    def run(
+        self, model: nn.Module, ema: ModelEma | None = None, eval_only: bool = False
+    ) -> Results:
         """Evaluate the model; with ``ema``, its averaged weights too.
+
+        Args:
+            model: its present weights.
+            ema: its averaged weights, if there are any.
+            eval_only: nothing is trained, so ``train.model_ema.use_ema_weights_for_eval_only``
+                counts: the averaged weights alone are evaluated.
 
         Returns:
             (in the main process) results by task, such as ``{"bbox": {"AP": 40.2, ...}}``; those of
-            the averaged weights are under ``"ema"``, or take this place if
-            ``train.model_ema.use_ema_weights_for_eval_only``.
+            the averaged weights are under ``"ema"``, or take this place if they alone count.
         """
         if ema is None:
             return self._run_once(model, "")
-        if self.train_cfg.model_ema.use_ema_weights_for_eval_only:
+        if eval_only and self.train_cfg.model_ema.use_ema_weights_for_eval_only:
             with ema.applied():
                 return self._run_once(model, " of the averaged weights")
         results = self._run_once(model, "")

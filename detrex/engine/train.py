@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
-from detectron2.engine import create_ddp_model, default_writers, hooks
+from detectron2.engine import default_writers, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
@@ -20,6 +20,7 @@ from detrex.engine.build import (
     build_optimizer,
     build_trained_model,
     checkpoint_to_evaluate,
+    distributed,
     last_checkpoint,
 )
 from detrex.engine.class_names import ClassNames
@@ -73,7 +74,7 @@ def evaluate_only(cfg: DictConfig) -> Results:
         model = build_evaluated_model(cfg, path, evaluation.class_names)
         check_built(model, cfg.dataloader)
         ema = build_ema(cfg, model, path)
-    results = evaluation.run(model, ema)
+    results = evaluation.run(model, ema, eval_only=True)
     if comm.is_main_process():
         report_evaluation(cfg.train.output_dir, path, evaluation, model, results)
     return results
@@ -150,11 +151,8 @@ class TrainingRun:
 
     def _build_trainer(self) -> Trainer:
         train = self.cfg.train
-        ddp = dict(train.ddp)
-        if torch.device(train.device).type == "cpu":
-            ddp.setdefault("device_ids", None)  # those of GPUs otherwise
         return Trainer(
-            create_ddp_model(self.model, **ddp),
+            distributed(self.cfg, self.model),
             (),  # the data is opened when it is known where to start
             self.optimizer,
             grad_accum_steps=train.grad_accum_steps,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
+from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 
@@ -91,3 +92,25 @@ def test_custom_data_names_the_evaluator_after_the_test_set():
     dataloader.test.dataset.image_root = "images"
     assert dataloader.evaluator.dataset_name.json_file == "val.json"
     assert dataloader.evaluator.dataset_name.image_root == "images"
+
+
+def test_lvis_is_coco_but_for_its_names_and_its_evaluator():
+    lvis = flat(get_config("common/data/lvis_detr.py").dataloader)
+    coco = flat(get_config("common/data/coco_detr.py").dataloader)
+    differing = {key: value for key, value in lvis.items() if coco.pop(key, None) != value}
+    assert differing == {
+        "train.dataset.names": "lvis_v1_train",
+        "test.dataset.names": "lvis_v1_val",
+        "evaluator.dataset_name": "lvis_v1_val",
+        "evaluator._target_": LVISEvaluator,
+    }
+    assert not coco
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["coco_schedule", "common_schedule", "optim", "train"]
+    + [f"data/{name}" for name in ("coco", "coco_detr", "constants", "custom", "lvis_detr")],
+)
+def test_what_projects_of_the_public_detrex_start_from_is_there(name):
+    assert get_config(f"common/{name}.py") is not None

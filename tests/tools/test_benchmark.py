@@ -129,7 +129,9 @@ def test_any_other_model(tiny, tmp_path, task):
     assert result["parameters"] == (3 + 1) * 8 + (8 + 1) * (4 + 2)
 
 
-def test_data(tiny, tmp_path, capsys):
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    """Overrides that name a data set of three images."""
     images, annotations = [], []
     for i in range(3):
         Image.new("RGB", (40, 32), (60 * i, 0, 0)).save(tmp_path / f"{i}.png")
@@ -139,15 +141,37 @@ def test_data(tiny, tmp_path, capsys):
     content = {"images": images, "annotations": annotations}
     path = tmp_path / "scenes.json"
     path.write_text(json.dumps({**content, "categories": [{"id": 1, "name": "box"}]}))
-    data = [
+    return [
         f"dataloader.train.dataset.json_file={path}",
         f"dataloader.train.dataset.image_root={tmp_path}",
     ]
+
+
+def test_data(tiny, data, tmp_path, capsys):
     arguments = ["--task", "data", "--batch-size", "3", *data]
     result = run(tiny, *arguments, output=tmp_path / "result.json")
     assert result["seconds"]["runs"] == result["mapper_seconds"]["runs"] == 2
     assert result["stages"] is None
     assert "one batch" in capsys.readouterr().out
+
+
+def test_the_parts_of_a_loader(tiny, data, tmp_path, capsys):
+    result = run(tiny, "--task", "data_advanced", *data, output=tmp_path / "result.json")
+    assert set(result) == {"dataset", "mapper", "workers", "IPC", "distributed"}
+    text = capsys.readouterr().out
+    assert "mapper: " in text and "it/s" in text
+
+
+@pytest.mark.parametrize(("name", "task"), [("eval", "inference"), ("train", "training")])
+def test_detectron2s_names_of_tasks(tiny, tmp_path, name, task):
+    result = run(tiny, "--task", name, "--num-gpus", "1", output=tmp_path / "result.json")
+    assert result["task"] == task
+
+
+def test_processes_that_cannot_be_meant_are_known_at_once(tiny, capsys):
+    text = error(capsys, tiny, "--task", "eval", "--num-gpus", "2")
+    assert "inference is measured on one GPU" in text
+    assert "--dist-url tcp://" in error(capsys, tiny, "--task", "train", "--num-machines", "2")
 
 
 def test_what_is_wrong_is_said_in_one_sentence(tiny, tmp_path, capsys):
