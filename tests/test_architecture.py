@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "engine": {"utils", "data", "checkpoint", "config", "visualize"},
     "benchmark": {"utils", "config", "engine"},
     "collect_env": {"layers"},
+    "_C": {"layers"},
 }
 
 # Inside modeling: each file may import those of the rows above its own.
@@ -48,6 +49,7 @@ DETECTRON2_EDGE = {"backbone", "neck", "detr", "targets", "postprocess", "ema"}
 # Names and protocols of the public detrex, for code that was written for it. Nothing but package
 # ``__init__``s, which export them, and they themselves import these.
 UPSTREAM_EDGE = {
+    "detrex._C",
     "detrex.checkpoint.c2_model_loading",
     "detrex.checkpoint.detection_checkpoint",
     "detrex.config.config",

@@ -2,6 +2,10 @@
 
 Letters: ``B`` batch, ``Q`` queries, ``S`` keys, ``C`` channels, ``M`` heads, ``D`` channels of a
 head. True in a mask forbids; a mask of numbers is added to the scores instead.
+
+Keywords that an attention has no use for are ignored, since layers written for the public detrex
+give all of theirs to every attention; :class:`~detrex.layers.transformer.BaseTransformerLayer`
+looks after misspelled ones.
 """
 
 from __future__ import annotations
@@ -58,6 +62,7 @@ class MultiheadAttention(nn.Module):
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
+        **ignored: Any,
     ) -> Tensor:
         """Attends from ``query + query_pos`` to ``key + key_pos``.
 
@@ -123,7 +128,8 @@ class _ConditionalAttention(nn.Module):
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}.")
         self.embed_dim = embed_dim
         self.num_heads = num_heads
-        self.attn_drop = attn_drop
+        self.weight_drop = nn.Dropout(attn_drop)  # a module, so that whoever turns all off finds it
+        self.scale = (embed_dim // num_heads) ** -0.5
         self.batch_first = batch_first
         self.query_content_proj = nn.Linear(embed_dim, embed_dim)
         self.query_pos_proj = nn.Linear(embed_dim, embed_dim)
@@ -132,6 +138,15 @@ class _ConditionalAttention(nn.Module):
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.out_proj = nn.Linear(embed_dim, embed_dim)
         self.proj_drop = nn.Dropout(proj_drop)
+
+    @property
+    def attn_drop(self) -> float:
+        """The dropout of the attention weights."""
+        return self.weight_drop.p
+
+    @attn_drop.setter
+    def attn_drop(self, p: float) -> None:
+        self.weight_drop.p = p
 
     def heads(self, x: Tensor) -> Tensor:
         """``(B, Q, C)`` or ``(Q, B, C)`` -> ``(B, M, Q, D)``."""
@@ -147,7 +162,7 @@ class _ConditionalAttention(nn.Module):
             k,
             v,
             attn_mask=_merge_masks(mask, padding, self.num_heads, q.dtype),
-            dropout_p=self.attn_drop if self.training else 0.0,
+            dropout_p=self.weight_drop.p if self.training else 0.0,
         )
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.proj_drop(self.out_proj(out.permute(order).flatten(-2)))
@@ -169,6 +184,7 @@ class ConditionalSelfAttention(_ConditionalAttention):
         key_pos: Tensor | None = None,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
+        **ignored: Any,
     ) -> Tensor:
         """Attends from ``query`` to itself; ``query_pos`` (same shape) is required.
 
@@ -212,6 +228,7 @@ class ConditionalCrossAttention(_ConditionalAttention):
         is_first_layer: bool = False,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
+        **ignored: Any,
     ) -> Tensor:
         """Attends from ``query`` to ``key``.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,9 @@ class MultiScaleDeformableAttention(nn.Module):
         batch_first: whether tensors are ``(B, Q, C)``; otherwise ``(Q, B, C)``.
     """
 
+    im2col_step = 64
+    """For copies of this class's ``forward`` that hand it to a kernel; ours have no such steps."""
+
     def __init__(
         self,
         embed_dim: int = 256,
@@ -160,6 +164,7 @@ class MultiScaleDeformableAttention(nn.Module):
         reference_points: Tensor | None = None,
         spatial_shapes: Shapes | None = None,
         level_start_index: Tensor | None = None,
+        **ignored: Any,
     ) -> Tensor:
         """Reads ``value`` around the reference points.
 
@@ -174,6 +179,7 @@ class MultiScaleDeformableAttention(nn.Module):
                 to each (padded) level.
             spatial_shapes: ``L`` pairs (height, width).
             level_start_index: not used; it follows from ``spatial_shapes``.
+            ignored: what layers written for the public detrex give to every attention.
 
         Returns:
             ``(B, Q, C)``.

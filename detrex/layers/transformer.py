@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from detrex.layers.keywords import check_keywords, taken
 from detrex.utils.errors import InvalidArgument
 
 OPERATIONS = ("self_attn", "cross_attn", "norm", "ffn")
-
-CONTEXT = (
-    "is_first_layer",
-    "level_start_index",
-    "query_sine_embed",
-    "reference_points",
-    "spatial_shapes",
-    "valid_ratios",
-)
-"""Keywords that encoder and decoder loops, also those written for the public detrex, offer to every
-layer: one whose attentions have no use for them ignores them. Any other must be taken."""
-
-
-@functools.cache
-def _parameters(forward: Callable) -> tuple[str, ...] | None:
-    parameters = list(inspect.signature(forward).parameters.values())[1:]  # without self
-    if any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
-        return None
-    return tuple(p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY)
-
-
-@torch.compiler.assume_constant_result
-def _taken(kind: type[nn.Module]) -> tuple[str, ...] | None:
-    """Keywords that the ``forward`` of a kind of attention takes; None if it takes any."""
-    return _parameters(kind.forward)
-
-
-def _check_keywords(given: Iterable[str], attentions: Iterable[nn.Module]) -> None:
-    """Raises TypeError for a keyword that is no context and that none of the attentions takes."""
-    by_kind = {type(attention): _taken(type(attention)) for attention in attentions}
-    if None in by_kind.values():
-        return
-    known = {*CONTEXT, *(name for names in by_kind.values() for name in names or ())}
-    for name in given:
-        if name in known:
-            continue
-        close = difflib.get_close_matches(name, sorted(known), 1)
-        taken = [f"{kind.__name__} takes {', '.join(n or ())}" for kind, n in by_kind.items()]
-        raise TypeError(
-            f"No attention of this layer takes the keyword {name!r}."
-            + (f" Did you mean {close[0]!r}? " if close else " ")
-            + ("; ".join(taken) or "The layer has no attention")
-            + "."
-        )
 
 
 class BaseTransformerLayer(nn.Module):
@@ -76,6 +29,10 @@ class BaseTransformerLayer(nn.Module):
 
     ``embed_dim`` is that of the first attention; None if it says none.
     """
+
+    in_foreign_loop = False
+    """Whether a :class:`TransformerLayerSequence` runs the layer. Its loop is somebody's own, and
+    may offer to all layers what only some of them take."""
 
     def __init__(
         self,
@@ -98,6 +55,7 @@ class BaseTransformerLayer(nn.Module):
             )
         self.operation_order = tuple(operation_order)
         self.pre_norm = self.operation_order[0] == "norm"
+        self.num_attn = num_attn
         self.attentions = nn.ModuleList(attn)
         self.embed_dim = getattr(next(iter(attn), None), "embed_dim", None)
         self.ffns = nn.ModuleList(copy.deepcopy(ffn) for _ in range(count["ffn"]))
@@ -127,9 +85,10 @@ class BaseTransformerLayer(nn.Module):
             kwargs: for the attentions that take them.
 
         Raises:
-            TypeError: no attention takes a keyword that is not one of :data:`CONTEXT`.
+            TypeError: no attention takes a keyword that is not one of
+                :data:`~detrex.layers.keywords.CONTEXT`.
         """
-        _check_keywords(kwargs, self.attentions)
+        check_keywords(kwargs, self.attentions, self.in_foreign_loop)
         if attn_masks is None or isinstance(attn_masks, Tensor):
             attn_masks = [attn_masks] * len(self.attentions)
         attentions = zip(self.attentions, attn_masks, strict=True)
@@ -151,9 +110,9 @@ class BaseTransformerLayer(nn.Module):
                     "attn_mask": mask,
                     "key_padding_mask": query_key_padding_mask if own else key_padding_mask,
                 }
-                taken = _taken(type(attention))
-                if taken is not None:
-                    given = {name: given[name] for name in given if name in taken}
+                names = taken(type(attention))
+                if names is not None:
+                    given = {name: given[name] for name in given if name in names}
                 keys = (query, query) if own else (key, value)
                 query = attention(query, *keys, residual, **given)
             identity = query
@@ -179,3 +138,6 @@ class TransformerLayerSequence(nn.Module):
             )
         self.layers = nn.ModuleList(transformer_layers)
         self.num_layers = len(self.layers)
+        for layer in self.layers:
+            if isinstance(layer, BaseTransformerLayer):
+                layer.in_foreign_loop = True

@@ -177,6 +177,19 @@ def test_dropout_acts_in_training_only(kind):
     assert torch.equal(attention.train()(**known), known["query"])
 
 
+@pytest.mark.parametrize("kind", [ConditionalSelfAttention, ConditionalCrossAttention])
+def test_dropout_of_weights_is_a_module_and_a_number(kind):
+    attention = filled(kind, attn_drop=0.5).train()
+    assert attention.attn_drop == 0.5
+    for module in attention.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    assert attention.attn_drop == 0.0
+    assert torch.equal(attention(**arguments(kind)), filled(kind)(**arguments(kind)))
+    attention.attn_drop = 0.5
+    assert not torch.equal(attention(**arguments(kind)), filled(kind)(**arguments(kind)))
+
+
 def test_conditional_attention_says_what_is_missing():
     with pytest.raises(ValueError, match="query_pos"):
         filled(ConditionalSelfAttention)(QUERY)

@@ -11,6 +11,7 @@ from reference_recipe import fill_with_recipe
 from torch import Tensor
 from torch.testing import assert_close
 
+from detrex import _C
 from detrex.layers import MultiScaleDeformableAttention, multi_scale_deformable_attn_pytorch
 from detrex.layers.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
@@ -41,6 +42,17 @@ def test_the_function_of_the_public_detrex_is_the_core():
     assert_close(out, CORE["output"])
     grad = torch.autograd.grad(out, value, CORE["cotangent"])[0]
     assert_close(grad, CORE["grad_value"])
+
+
+def test_the_compiled_module_of_the_public_detrex_is_the_core():
+    shapes = CORE["spatial_shapes"]
+    value, *others = (CORE[name] for name in INPUTS)
+    inputs = value, shapes, shapes.prod(1).cumsum(0).roll(1), *others
+    assert_close(_C.ms_deform_attn_forward(*inputs, 64), CORE["output"])
+    with torch.no_grad():  # as in the backward of an autograd function
+        grads = _C.ms_deform_attn_backward(*inputs, CORE["cotangent"], 64)
+    for name, grad in zip(INPUTS, grads, strict=True):
+        assert_close(grad, CORE[f"grad_{name}"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

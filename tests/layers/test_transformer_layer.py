@@ -20,7 +20,7 @@ from detrex.layers import (
     MultiScaleDeformableAttention,
     TransformerLayerSequence,
 )
-from detrex.layers.transformer import CONTEXT
+from detrex.layers.keywords import CONTEXT
 from detrex.utils.errors import InvalidArgument
 
 REFERENCE = reference_ops.load("layers")
@@ -153,6 +153,41 @@ def test_a_keyword_that_nobody_takes_is_an_error():
         built(*tokens, refernce_points=REFERENCES, spatial_shapes=SHAPES)
     with pytest.raises(TypeError, match=r"'zoom'\. .*has no attention\."):
         layer(("ffn", "norm"))(QUERY, zoom=1)
+
+
+def test_loops_of_others_may_offer_more():
+    """As those written for the public detrex do: what is meant for one layer reaches all."""
+    tokens, known = mixed_inputs()
+    built = mixed_layer()
+    expected = built(*tokens, **known)
+    loop = TransformerLayerSequence(built, 2)
+    assert torch.equal(loop.layers[1](*tokens, **known, dn_meta={}, ksgt=None), expected)
+    with pytest.raises(TypeError, match=r"'refernce_points'\. Did you mean 'reference_points'"):
+        loop.layers[0](*tokens, refernce_points=REFERENCES, spatial_shapes=SHAPES)
+    with pytest.raises(TypeError, match="'dn_meta'"):
+        built(*tokens, **known, dn_meta={})
+
+
+def test_a_layer_of_others_may_give_every_attention_everything():
+    class OwnLayer(BaseTransformerLayer):
+        def forward(self, query, key, value, **everything):
+            masks = [None] * self.num_attn
+            for attention, mask in zip(self.attentions, masks, strict=True):
+                query = attention(query, key, value, attn_mask=mask, **everything)
+            return query
+
+    kinds = MultiheadAttention, ConditionalCrossAttention, MultiScaleDeformableAttention
+    attentions = [kind(16, 4, batch_first=True) for kind in kinds[:2]]
+    attentions.append(kinds[2](16, 4, 2, 2, batch_first=True))
+    order = ("cross_attn", "cross_attn", "cross_attn")
+    built = OwnLayer(attentions, FFN(16, 24), nn.LayerNorm(16), order).eval()
+    tokens, known = mixed_inputs()
+    query, key = tokens[0], tokens[1]
+    positions = {"query_pos": query, "key_pos": key, "query_sine_embed": query}
+    out = built(*tokens, **known, **positions, whatever=1)
+    x = attentions[0](*tokens, query_pos=query, key_pos=key)
+    x = attentions[1](x, key, key, **positions)
+    assert torch.equal(out, attentions[2](x, key, key, query_pos=query, **known))
 
 
 class GreedyAttention(nn.Module):

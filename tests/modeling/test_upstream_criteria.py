@@ -71,7 +71,7 @@ def test_attributes_that_subclasses_read():
     own = criterion(alpha=0.3, gamma=1.5, eos_coef=None)
     assert (own.alpha, own.gamma, own.eos_coef) == (0.3, 1.5, None)
     assert (own.num_classes, own.loss_class_type) == (5, "focal_loss")
-    assert list(own.losses) == ["class", "boxes"] and own.weight_dict == WEIGHTS
+    assert own.losses == ["class", "boxes"] and own.weight_dict == WEIGHTS
 
 
 def test_matches_are_returned_with_the_last_layer_at_the_end():
@@ -217,6 +217,12 @@ def test_the_base_criterion_is_the_reference():
         assert_close(grad, REFERENCE[f"base_crit_grad_{name}"])
     both = base_criterion()(outputs | {"aux_outputs": aux}, targets)
     assert_close(both["loss_giou_0"], 2 * REFERENCE["f_crit_loss_giou_0"])
+
+
+def test_the_base_criterion_has_losses_of_its_own():
+    outputs, targets = batch()
+    found = BaseCriterion(5, modified())(outputs, targets)
+    assert_close(found, base_criterion()(outputs, targets))
 
 
 def test_the_base_criterion_is_overridable():

@@ -1,6 +1,6 @@
 """Feature extractors that return maps by name, on detectron2's ``Backbone`` interface."""
 
-from detectron2.modeling.backbone import SimpleFeaturePyramid
+from detectron2.modeling.backbone import SimpleFeaturePyramid, get_vit_lr_decay_rate
 
 from detrex.modeling.backbone.convnext import ConvNeXt
 from detrex.modeling.backbone.eva import EVAViT
@@ -40,5 +40,6 @@ __all__ = [
     "TorchvisionResNet",
     "ViTDet",
     "fold_frozen_norms",
+    "get_vit_lr_decay_rate",
     "make_stage",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detrex.layers.box_ops import box_cxcywh_to_xyxy
 from detrex.modeling.criterion.core import Criterion
 from detrex.modeling.criterion.indices import source_indices, target_indices
+from detrex.modeling.losses import FocalLoss, GIoULoss, L1Loss
 from detrex.modeling.predictions import Indices, Targets
 
 
@@ -22,9 +23,10 @@ class BaseCriterion(nn.Module):
         matcher: ``matcher(pred_logits, pred_boxes, gt_labels, gt_boxes)``, such as
             :class:`~detrex.modeling.matcher.ModifedMatcher`.
         loss_class: ``(preds, targets, avg_factor=)`` on ``(B * Q, K)`` logits and ``(B * Q,)``
-            class numbers, ``K`` standing for none of them.
-        loss_bbox: likewise on ``(n, 4)`` normalized cxcywh boxes.
-        loss_giou: likewise on ``(n, 4)`` normalized xyxy boxes.
+            class numbers, ``K`` standing for none of them; the focal loss if not given.
+        loss_bbox: likewise on ``(n, 4)`` normalized cxcywh boxes; L1 with weight 5 if not given.
+        loss_giou: likewise on ``(n, 4)`` normalized xyxy boxes; generalized IoU with weight 2 if
+            not given.
 
     Letters: ``B`` images, ``Q`` queries, ``K`` classes, ``n`` matched pairs.
     """
@@ -33,16 +35,16 @@ class BaseCriterion(nn.Module):
         self,
         num_classes: int,
         matcher: nn.Module,
-        loss_class: nn.Module,
-        loss_bbox: nn.Module,
-        loss_giou: nn.Module,
+        loss_class: nn.Module | None = None,
+        loss_bbox: nn.Module | None = None,
+        loss_giou: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
-        self.loss_class = loss_class
-        self.loss_bbox = loss_bbox
-        self.loss_giou = loss_giou
+        self.loss_class = FocalLoss() if loss_class is None else loss_class
+        self.loss_bbox = L1Loss(loss_weight=5.0) if loss_bbox is None else loss_bbox
+        self.loss_giou = GIoULoss(eps=1e-6, loss_weight=2.0) if loss_giou is None else loss_giou
 
     def forward(self, outputs: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Losses, weighted by their modules: ``loss_class``, ``loss_bbox``, ``loss_giou``, and with

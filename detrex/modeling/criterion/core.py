@@ -75,7 +75,7 @@ class Criterion(nn.Module):
         self.num_classes = num_classes
         self.matcher = matcher
         self.weight_dict = dict(weight_dict)
-        self.losses = tuple(losses)
+        self.losses: Sequence[str] = tuple(losses)
         self.class_loss = class_loss
         self.terms = nn.ModuleList(terms)
         # Kept here, as published checkpoints have it.

@@ -60,7 +60,7 @@ class SetCriterion(Criterion):
             class_loss,
             terms,
         )
-        self.losses = tuple(losses)
+        self.losses = list(losses)
         self.eos_coef = eos_coef
         self.loss_class_type = loss_class_type
         self.alpha = alpha
