@@ -57,7 +57,7 @@ def test_sizes_tell_padding_from_image():
     assert found[0][1, :, 2].max() < 2 * 96  # in pixels of its own size
 
 
-@pytest.mark.parametrize("family", ["detr", "dab_deformable_detr", "dino"])
+@pytest.mark.parametrize("family", ["detr", "dab_detr", "dino"])
 def test_export_for_any_size_and_batch(family):
     made = model(family)
     dims = {0: Dim("batch", min=1, max=64), 2: Dim.AUTO, 3: Dim.AUTO}
