@@ -193,7 +193,7 @@ def find_pictures(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
             files = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not files:
             raise FileNotFoundError(
-                f"{given} has no pictures; name files, a folder of them, or a pattern in quotes "
+                f"{given!r} has no pictures; name files, a folder of them, or a pattern in quotes "
                 "such as 'photos/*.jpg'."
             )
         found.update(dict.fromkeys(files))
