@@ -155,6 +155,17 @@ def test_unknown_losses_are_named():
         own(outputs, targets)
 
 
+def test_logits_of_other_classes_are_refused():
+    outputs, targets = batch()
+    own = SetCriterion(7, HungarianMatcher(2, 5, 2), WEIGHTS)
+    with pytest.raises(ValueError, match="have 5 logits, but the criterion expects 7"):
+        own(outputs, targets)
+    # Whether there is an object at all, as two-stage criteria ask of the encoder.
+    objects = [t | {"labels": torch.zeros_like(t["labels"])} for t in targets]
+    single = {"pred_logits": outputs["pred_logits"][..., :1], "pred_boxes": outputs["pred_boxes"]}
+    assert own(single, objects)["loss_class"].isfinite()
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -13,7 +13,7 @@ Layout, below the folder of all data sets::
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from detrex.data.datasets.panoptic import load_panoptic_json, panoptic_metadata, register_panoptic
@@ -43,27 +43,10 @@ def get_metadata(root: str | None = None) -> dict[str, Any]:
     return panoptic_metadata(content["categories"])
 
 
-def register_ade20k_panoptic(
-    name: str,
-    metadata: Mapping[str, Any] | None,
-    image_root: str,
-    panoptic_root: str,
-    semantic_root: str,
-    panoptic_json: str,
-    instances_json: str | None = None,
-) -> None:
-    """Register a split; see ``register_panoptic`` for the arguments."""
-    register_panoptic(
-        name,
-        metadata,
-        image_root,
-        panoptic_root,
-        semantic_root,
-        panoptic_json,
-        instances_json,
-        evaluator_type="ade20k_panoptic_seg",
-        ignore_label=255,
-    )
+register_ade20k_panoptic = partial(
+    register_panoptic, evaluator_type="ade20k_panoptic_seg", ignore_label=255
+)
+"""Register a split; see :func:`~detrex.data.datasets.panoptic.register_panoptic`."""
 
 
 def register_all_ade20k_panoptic(root: str) -> None:

@@ -12,7 +12,7 @@ Layout, below the folder of all data sets, for version 1.2 of the data set::
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from detrex.data.datasets.panoptic import load_panoptic_json, panoptic_metadata, register_panoptic
@@ -42,27 +42,10 @@ def get_metadata(root: str | None = None) -> dict[str, Any]:
     return panoptic_metadata(content["categories"])
 
 
-def register_mapillary_vistas_panoptic(
-    name: str,
-    metadata: Mapping[str, Any] | None,
-    image_root: str,
-    panoptic_root: str,
-    semantic_root: str,
-    panoptic_json: str,
-    instances_json: str | None = None,
-) -> None:
-    """Register a split; see ``register_panoptic`` for the arguments."""
-    register_panoptic(
-        name,
-        metadata,
-        image_root,
-        panoptic_root,
-        semantic_root,
-        panoptic_json,
-        instances_json,
-        evaluator_type="mapillary_vistas_panoptic_seg",
-        ignore_label=65,
-    )
+register_mapillary_vistas_panoptic = partial(
+    register_panoptic, evaluator_type="mapillary_vistas_panoptic_seg", ignore_label=65
+)
+"""Register a split; see :func:`~detrex.data.datasets.panoptic.register_panoptic`."""
 
 
 def register_all_mapillary_vistas_panoptic(root: str) -> None:

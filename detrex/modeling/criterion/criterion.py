@@ -123,7 +123,14 @@ class SetCriterion(Criterion):
     def loss_labels(
         self, outputs: Outputs, targets: Targets, indices: Indices, num_boxes: float | Tensor
     ) -> dict[str, Tensor]:
-        """``loss_class``, by the criterion's ``class_loss``."""
+        """``loss_class``, by the criterion's ``class_loss``.
+
+        Raises:
+            ValueError: there are logits of another number of classes; one logit, of whether there
+                is an object at all, is fine.
+        """
+        if outputs["pred_logits"].shape[-1] != 1:
+            self._check_classes([Prediction(outputs["pred_logits"], outputs["pred_boxes"])])
         return losses_of(*self._pairs(outputs, targets, indices, num_boxes), [self.class_loss])
 
     def loss_boxes(
