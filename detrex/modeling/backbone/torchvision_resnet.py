@@ -6,12 +6,10 @@ network of torchvision, and :class:`~detrex.modeling.backbone.ResNet` is detectr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from detectron2 import layers
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
@@ -20,6 +18,7 @@ from detrex.modeling.backbone import torchvision_weights as networks
 from detrex.modeling.backbone.arguments import check_images
 from detrex.modeling.backbone.frozen_norm import freeze_parameters
 from detrex.modeling.backbone.pixels import IMAGENET_RGB, PixelProperties
+from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone
 
 __all__ = ["BackboneBase", "FrozenBatchNorm2d", "TorchvisionResNet"]
 
@@ -91,17 +90,9 @@ class BackboneBase(PixelProperties, Backbone):
         frozen = {k for k, _ in self.body.named_parameters() if k.split(".")[0] not in trained}
         freeze_parameters(self.body, frozen)
 
-    @property
-    def size_divisibility(self) -> int:
-        """What height and width are padded to a multiple of, so that all maps agree."""
-        return math.lcm(*(output.stride for output in self._maps.values()))
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each map."""
-        return {
-            name: ShapeSpec(channels=output.channels, stride=output.stride)
-            for name, output in self._maps.items()
-        }
+    # Maps are described alike.
+    size_divisibility = TorchvisionBackbone.size_divisibility
+    output_shape = TorchvisionBackbone.output_shape
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Maps by name, in the order in which the network computes them.
